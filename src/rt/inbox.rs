@@ -1,0 +1,213 @@
+//! The one-slot inbox between a socket's reader task and whoever consumes its bytes.
+//!
+//! The reader task puts one read into the slot and starts the next only when the slot has been emptied: that is the
+//! back pressure, one segment deep. `next` owns nothing while it waits, so it may be dropped at any time.
+
+use super::Segment;
+use crate::base::bounds::{READ_BYTES_MAX, READ_BYTES_MIN};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// What a read brought.
+#[derive(Debug)]
+pub enum Read {
+    /// At least one byte.
+    Data(Segment),
+    /// The peer has finished (FIN). Said again on every further `next`.
+    End,
+    /// The connection is broken. Said again on every further `next`.
+    Failed(io::ErrorKind),
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    End,
+    Failed(io::ErrorKind),
+}
+
+#[derive(Default)]
+struct Slot {
+    data: RefCell<Option<Segment>>,
+    ending: Cell<Option<Ending>>,
+    consumer: Cell<Option<Waker>>,
+    reader: Cell<Option<Waker>>,
+    read_bytes: Cell<usize>,
+    abandoned: Cell<bool>,
+}
+
+/// The consumer's end.
+pub struct Inbox(Rc<Slot>);
+
+/// The reader task's end.
+pub struct Feeder(Rc<Slot>);
+
+/// An inbox and the feeder that fills it.
+pub fn inbox() -> (Inbox, Feeder) {
+    let slot = Rc::new(Slot::default());
+    slot.read_bytes.set(READ_BYTES_MIN);
+    (Inbox(Rc::clone(&slot)), Feeder(slot))
+}
+
+impl Inbox {
+    /// The next read. Cancel-safe.
+    pub async fn next(&mut self) -> Read {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next read, for a hand-written `select`.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+        if let Some(segment) = self.0.data.borrow_mut().take() {
+            if let Some(reader) = self.0.reader.take() {
+                reader.wake();
+            }
+            return Poll::Ready(Read::Data(segment));
+        }
+        match self.0.ending.get() {
+            Some(Ending::End) => Poll::Ready(Read::End),
+            Some(Ending::Failed(kind)) => Poll::Ready(Read::Failed(kind)),
+            None => {
+                self.0.consumer.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Ready once the peer has finished or the connection is broken, whatever still waits in the slot.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0.ending.get().is_some() {
+            return Poll::Ready(());
+        }
+        self.0.consumer.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Whether bytes, an end or a failure can be had without waiting.
+    pub fn is_ready(&self) -> bool {
+        self.0.data.borrow().is_some() || self.0.ending.get().is_some()
+    }
+
+    /// Says that about `bytes` more are coming, so that the next reads are as large; a hint, clamped to the bounds.
+    pub fn expect(&mut self, bytes: usize) {
+        self.0.read_bytes.set(bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX));
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.abandoned.set(true);
+        if let Some(reader) = self.0.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl Feeder {
+    /// Waits until the slot is empty; false when nobody will take any more.
+    pub async fn vacancy(&self) -> bool {
+        poll_fn(|cx| {
+            if self.0.abandoned.get() {
+                return Poll::Ready(false);
+            }
+            if self.0.data.borrow().is_none() {
+                return Poll::Ready(true);
+            }
+            self.0.reader.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A segment as large as the consumer expects.
+    pub fn segment(&self) -> Segment {
+        Segment::with_room(self.0.read_bytes.get())
+    }
+
+    /// Delivers what a read brought; false when it was the last.
+    pub fn deliver(&self, read: Read) -> bool {
+        let more = match read {
+            Read::Data(segment) => {
+                self.adapt(&segment);
+                *self.0.data.borrow_mut() = Some(segment);
+                true
+            }
+            Read::End => {
+                self.0.ending.set(Some(Ending::End));
+                false
+            }
+            Read::Failed(kind) => {
+                self.0.ending.set(Some(Ending::Failed(kind)));
+                false
+            }
+        };
+        if let Some(consumer) = self.0.consumer.take() {
+            consumer.wake();
+        }
+        more
+    }
+
+    /// A full read doubles the next one, a sparse one halves it: small for a trickle of events, large for a body.
+    fn adapt(&self, segment: &Segment) {
+        let asked = segment.capacity();
+        if segment.len() == asked {
+            self.0.read_bytes.set((asked * 2).min(READ_BYTES_MAX));
+        } else if segment.len() < asked / 4 {
+            self.0.read_bytes.set((asked / 2).max(READ_BYTES_MIN));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
+    }
+
+    #[test]
+    fn a_dropped_next_loses_nothing() {
+        let (mut inbox, feeder) = inbox();
+        assert!(inbox.poll_next(&mut cx()).is_pending());
+        assert!(feeder.deliver(Read::Data(Segment::copy_of(b"abc"))));
+        let Poll::Ready(Read::Data(segment)) = inbox.poll_next(&mut cx()) else { panic!("data") };
+        assert_eq!(segment.live(), b"abc");
+    }
+
+    #[test]
+    fn gone_is_seen_behind_waiting_bytes_and_the_bytes_come_first() {
+        let (mut inbox, feeder) = inbox();
+        feeder.deliver(Read::Data(Segment::copy_of(b"abc")));
+        assert!(!feeder.deliver(Read::End));
+        assert!(inbox.poll_gone(&mut cx()).is_ready());
+        assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::Data(_))));
+        assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::End)));
+        assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::End)));
+    }
+
+    #[test]
+    fn reads_grow_when_full_and_shrink_when_sparse() {
+        let (mut inbox, feeder) = inbox();
+        for _ in 0..8 {
+            let mut segment = feeder.segment();
+            let room = segment.spare_mut().len();
+            segment.grew(room);
+            feeder.deliver(Read::Data(segment));
+            assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::Data(_))));
+        }
+        assert_eq!(feeder.segment().capacity(), READ_BYTES_MAX);
+        for _ in 0..8 {
+            let mut segment = feeder.segment();
+            segment.grew(1);
+            feeder.deliver(Read::Data(segment));
+            assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::Data(_))));
+        }
+        assert_eq!(feeder.segment().capacity(), READ_BYTES_MIN);
+    }
+}
