@@ -1,1 +1,3 @@
 //! table
+
+pub mod live;
