@@ -1,1 +1,9 @@
-//! wire
+//! Bytes of HTTP/1.1, server-sent events and JSON: where a thing begins and ends, and whether it may be there at all.
+//!
+//! Pure: no socket, no clock, nothing async; what a field means to forebay is decided above. Every reader here takes
+//! its input in pieces of any size and gives the same result for every way of cutting it; after warm-up none of them
+//! allocates per message.
+
+pub mod head;
+
+pub use head::{Field, Framing, HeadError, Part, RequestHead, ResponseHead, Version};
