@@ -1,0 +1,64 @@
+//! Waiting on several things at once, without losing any of them.
+
+use crate::{
+    base::Mono,
+    net::Inbound,
+    rt::Runtime,
+};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+};
+
+/// How a watched piece of work came out.
+pub enum Watched<T> {
+    /// It is done.
+    Done(T),
+    /// The client has closed its connection.
+    ClientGone,
+    /// Time is up.
+    TimeUp,
+}
+
+/// Runs `work` while watching the client; gives up when it leaves, or at `until`. Only for work whose connection ends
+/// when it is given up.
+pub async fn watched<R: Runtime, T>(
+    rt: &R,
+    client: &mut Inbound,
+    until: Mono,
+    work: impl Future<Output = T>,
+) -> Watched<T> {
+    let mut work = pin!(work);
+    // The timer is made only if there is something to wait for.
+    let mut timer = pin!(None);
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = work.as_mut().poll(cx) {
+            return Poll::Ready(Watched::Done(value));
+        }
+        if client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Watched::ClientGone);
+        }
+        if timer.is_none() {
+            timer.set(Some(rt.sleep_until(until)));
+        }
+        match timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Watched::TimeUp),
+            _ => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Lets the core's other tasks run once: for loops that may stay ready for long.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
