@@ -4,6 +4,8 @@
 //! its input in pieces of any size and gives the same result for every way of cutting it; after warm-up none of them
 //! allocates per message.
 
+pub mod body;
 pub mod head;
 
+pub use body::{BodyDecoder, BodyError, CHUNK_END, ChunkHead, LAST_CHUNK, Stripped, chunk_head};
 pub use head::{Field, Framing, HeadError, Part, RequestHead, ResponseHead, Version};
