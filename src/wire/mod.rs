@@ -6,6 +6,10 @@
 
 pub mod body;
 pub mod head;
+pub mod json;
+pub mod sse;
 
 pub use body::{BodyDecoder, BodyError, CHUNK_END, ChunkHead, LAST_CHUNK, Stripped, chunk_head};
 pub use head::{Field, Framing, HeadError, Part, RequestHead, ResponseHead, Version};
+pub use json::{FieldScan, ModelAt, ModelText, Peeked, ScanError};
+pub use sse::EventScanner;
