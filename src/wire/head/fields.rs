@@ -34,14 +34,14 @@ pub const fn is_name_byte(byte: u8) -> bool {
 /// Finds line ends in a buffer that grows, looking at every byte once. Only CRLF ends a line; RFC 9112 section 2.2
 /// would let a server take a bare LF, but then two servers in a row may disagree on where the head ends.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::wire) struct Lines {
+pub(super) struct Lines {
     looked: usize,
     start: usize,
 }
 
 impl Lines {
     /// The next whole line without its CRLF, or `None` until more bytes are there.
-    pub(in crate::wire) fn next(&mut self, buf: &[u8]) -> Result<Option<Part>, HeadError> {
+    pub(super) fn next(&mut self, buf: &[u8]) -> Result<Option<Part>, HeadError> {
         let Some(found) = buf.get(self.looked..).and_then(|new| memchr2(b'\r', b'\n', new)) else {
             self.looked = self.looked.max(buf.len());
             return Ok(None);
@@ -66,13 +66,13 @@ impl Lines {
     }
 
     /// Offset behind the last line that `next` gave.
-    pub(in crate::wire) fn consumed(&self) -> usize {
+    pub(super) fn consumed(&self) -> usize {
         self.start
     }
 }
 
 /// Puts the fields of `buf[from..to]`, a section of `count` lines and its empty last line, into `out`.
-pub(in crate::wire) fn tokenise(
+pub(super) fn tokenise(
     buf: &[u8],
     from: usize,
     to: usize,

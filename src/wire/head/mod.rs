@@ -11,7 +11,6 @@ mod tests;
 
 pub use answer::ResponseHead;
 pub use fields::is_name_byte;
-pub(super) use fields::{Lines, tokenise};
 pub use request::RequestHead;
 
 use crate::base::failure::Kind;
