@@ -52,6 +52,20 @@ impl Driver {
             Driver::Epoll => "epoll",
         }
     }
+
+    /// Why this driver and not a better one, for the operator.
+    pub fn reason(self, forced: bool) -> &'static str {
+        match self {
+            Driver::RingDeferred => "the kernel offers everything",
+            Driver::RingCooperative => "the kernel has no DEFER_TASKRUN (Linux 6.1)",
+            Driver::RingPlain => "the kernel has no SINGLE_ISSUER (Linux 6.0)",
+            Driver::Epoll if forced => "forced by the configuration",
+            Driver::Epoll if std::env::var_os("MONOIO_FORCE_LEGACY_DRIVER").is_some() => {
+                "forced by MONOIO_FORCE_LEGACY_DRIVER"
+            }
+            Driver::Epoll => "io_uring is not available: an old kernel, kernel.io_uring_disabled, or a seccomp profile",
+        }
+    }
 }
 
 /// The machine as one worker sees it.

@@ -93,7 +93,10 @@ fn coding<O: Outbox>(client: &Client<O>, peek: bool) -> Result<bool, Failure> {
         Some(coding) if peek => match coding.to_ascii_lowercase().as_slice() {
             b"identity" | b"" => Ok(false),
             b"gzip" | b"x-gzip" => Ok(true),
-            _ => Err(Failure::new(Kind::EncodingUnsupported, "The body's content-encoding is not read here. Send it plain or with gzip.")),
+            _ => Err(Failure::new(
+                Kind::EncodingUnsupported,
+                "The body's content-encoding is not read here. Send it plain or with gzip.",
+            )),
         },
         _ => Ok(false),
     }
@@ -117,7 +120,9 @@ async fn arrival<R: Runtime>(rt: &R, client: &mut Client<R::Outbox>, until: Mono
     match deadline(rt, until, client.inbound.next()).await {
         Some(Read::Data(segment)) => Ok(segment),
         Some(Read::End | Read::Failed(_)) => Err(Unread::ClientGone),
-        None => Err(Failure::new(Kind::RequestTimeout, "The request's body did not arrive in time. Send it again.").into()),
+        None => {
+            Err(Failure::new(Kind::RequestTimeout, "The request's body did not arrive in time. Send it again.").into())
+        }
     }
 }
 
@@ -140,7 +145,10 @@ async fn inflate(gzip: &mut GzDecoder<Unzipped>, mut compressed: &[u8], sink: &m
 }
 
 fn broken_gzip() -> Failure {
-    Failure::new(Kind::BodyBroken, "The request's body is not the gzip that its content-encoding says. Send it again, or plain.")
+    Failure::new(
+        Kind::BodyBroken,
+        "The request's body is not the gzip that its content-encoding says. Send it again, or plain.",
+    )
 }
 
 /// What a gzip decoder has put out and nobody has taken yet. One KiB of input is at most about one MiB here.
@@ -230,9 +238,13 @@ impl<'a> Sink<'a> {
 
 /// The refusal when the process holds as many bodies as it may.
 pub fn bodies_full() -> Failure {
-    Failure::new(Kind::BodiesFull, "forebay holds as many requests as its memory bound allows. Try again in a moment.").retry_after(5)
+    Failure::new(Kind::BodiesFull, "forebay holds as many requests as its memory bound allows. Try again in a moment.")
+        .retry_after(5)
 }
 
 fn unreadable(why: &str) -> Failure {
-    Failure::new(Kind::BodyUnreadable, format!("The request's body cannot be routed: {why}. Check the client that made it."))
+    Failure::new(
+        Kind::BodyUnreadable,
+        format!("The request's body cannot be routed: {why}. Check the client that made it."),
+    )
 }

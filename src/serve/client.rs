@@ -73,7 +73,10 @@ impl<O: Outbox> Client<O> {
                     bytes = Some(joined(bytes, more));
                 }
                 None if bytes.is_some() => {
-                    let text = format!("The request's head did not arrive within {} s. Send it again.", patience.head.as_ms() / 1000);
+                    let text = format!(
+                        "The request's head did not arrive within {} s. Send it again.",
+                        patience.head.as_ms() / 1000
+                    );
                     return Arrived::Refused(Failure::new(Kind::RequestTimeout, text));
                 }
                 Some(Read::End | Read::Failed(_)) | None => return Arrived::Nothing,
@@ -108,7 +111,7 @@ impl<O: Outbox> Client<O> {
 }
 
 /// `more` behind `bytes`, in one buffer.
-fn joined(bytes: Option<Segment>, more: Segment) -> Segment {
+pub(super) fn joined(bytes: Option<Segment>, more: Segment) -> Segment {
     let Some(mut bytes) = bytes else { return more };
     if bytes.room() < more.len() {
         let room = ((bytes.len() + more.len()) * 2).min(HEAD_BYTES_MAX + more.len() + bytes.len());
@@ -121,5 +124,8 @@ fn joined(bytes: Option<Segment>, more: Segment) -> Segment {
 }
 
 fn refusal(error: &HeadError) -> Failure {
-    Failure::new(error.kind(), format!("The request cannot be read as HTTP/1.1: {error}. Check the client, or the proxy in front of it."))
+    Failure::new(
+        error.kind(),
+        format!("The request cannot be read as HTTP/1.1: {error}. Check the client, or the proxy in front of it."),
+    )
 }

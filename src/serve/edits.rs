@@ -53,7 +53,12 @@ pub const EDITS: &[Edit] = &[
     edit(Request, "host", Replace, "the upstream's own name"),
     edit(Request, "content-length", Replace, "framing is per hop"),
     edit(Request, "transfer-encoding", Drop, "framing is per hop; the body goes on with its length"),
-    edit(Request, "authorization", Replace, "the developer's key ends here; the upstream gets the organisation's (R13)"),
+    edit(
+        Request,
+        "authorization",
+        Replace,
+        "the developer's key ends here; the upstream gets the organisation's (R13)",
+    ),
     edit(Request, "x-api-key", Replace, "the developer's key ends here; the upstream gets the organisation's (R13)"),
     edit(Request, "x-goog-api-key", Drop, "a credential of the developer's"),
     edit(Request, "cookie", Drop, "a credential of the developer's (R13)"),

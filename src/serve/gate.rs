@@ -39,7 +39,10 @@ const EXISTS: &str = "POST /v1/messages, POST /v1/messages/count_tokens and GET 
 /// `UpgradeRefused`, `HostRefused`, `CrossSite`, `NoSuchPath`, `MethodNotAllowed`.
 pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Result<Door, Failure> {
     if head.upgrade {
-        return Err(Failure::new(Kind::UpgradeRefused, "This address speaks plain HTTP/1.1, without upgrades or WebSockets. Use ordinary requests."));
+        return Err(Failure::new(
+            Kind::UpgradeRefused,
+            "This address speaks plain HTTP/1.1, without upgrades or WebSockets. Use ordinary requests.",
+        ));
     }
     if let Some(listener) = listener {
         check_browser(head, bytes, listener)?;
@@ -54,7 +57,12 @@ pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Re
             (Door::Model, &[b"GET", b"HEAD"])
         }
         _ if path.starts_with(b"/v1/") => return Ok(Door::Other),
-        _ => return Err(Failure::new(Kind::NoSuchPath, format!("There is no such path here. {EXISTS}; check the base URL."))),
+        _ => {
+            return Err(Failure::new(
+                Kind::NoSuchPath,
+                format!("There is no such path here. {EXISTS}; check the base URL."),
+            ));
+        }
     };
     if methods.contains(&method) {
         return Ok(door);
@@ -67,13 +75,17 @@ pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Re
 /// organisation's money: it cannot choose `Host`, and it cannot hide where it comes from.
 fn check_browser(head: &RequestHead, bytes: &[u8], listener: &Listener) -> Result<(), Failure> {
     if !listener.hosts.answers(head.host(bytes)) {
-        let text = "This listener does not answer to that host name. Use the address that forebay printed when it started.";
+        let text =
+            "This listener does not answer to that host name. Use the address that forebay printed when it started.";
         return Err(Failure::new(Kind::HostRefused, text));
     }
     let foreign_fetch =
         head.field(bytes, "sec-fetch-site").is_some_and(|site| !matches!(site, b"same-origin" | b"none"));
     if listener.refuse_cross_site && (foreign_fetch || head.field(bytes, "origin").is_some()) {
-        return Err(Failure::new(Kind::CrossSite, "Requests from web pages are refused here. Use a command-line client or an SDK."));
+        return Err(Failure::new(
+            Kind::CrossSite,
+            "Requests from web pages are refused here. Use a command-line client or an SDK.",
+        ));
     }
     Ok(())
 }
@@ -89,7 +101,9 @@ pub fn pass_through(table: &Table, caller: CallerSlot, path: &[u8]) -> Result<()
     let shown = String::from_utf8_lossy(path.get(..path.len().min(80)).unwrap_or(path)).into_owned();
     Err(Failure::new(
         Kind::PathClosed,
-        format!("{shown} is closed: everyone behind forebay shares what lies there. {EXISTS}; the operator can open more with `passthrough` on your key or team."),
+        format!(
+            "{shown} is closed: everyone behind forebay shares what lies there. {EXISTS}; the operator can open more with `passthrough` on your key or team."
+        ),
     ))
 }
 

@@ -1,13 +1,13 @@
 //! Waiting on several things at once, without losing any of them.
 
 use crate::{
-    base::Mono,
+    base::{Mono, Span},
     net::Inbound,
     rt::Runtime,
 };
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     task::Poll,
 };
 
@@ -61,4 +61,54 @@ pub async fn yield_now() {
         Poll::Pending
     })
     .await;
+}
+
+/// How often a long wait looks at the time.
+const TICK: Span = Span::from_secs(2);
+
+/// One timer for all the waits of a relay. A timer per event would cost more than the event; this one fires every two
+/// seconds, so a wait ends up to that much late.
+pub struct Ticker<'a, F> {
+    timer: Pin<&'a mut F>,
+    make: &'a dyn Fn(Mono) -> F,
+}
+
+/// When a ticker that is made now fires first.
+pub fn first_tick(now: Mono) -> Mono {
+    now.after(TICK)
+}
+
+impl<'a, F: Future<Output = ()>> Ticker<'a, F> {
+    /// A ticker on `timer`, which `make` made for `first_tick`.
+    pub fn new(timer: Pin<&'a mut F>, make: &'a dyn Fn(Mono) -> F) -> Ticker<'a, F> {
+        Ticker { timer, make }
+    }
+
+    /// Runs `work` while watching the client, until about `until`.
+    pub async fn watch<R: Runtime, T>(
+        &mut self,
+        rt: &R,
+        client: &mut Inbound,
+        until: Mono,
+        work: impl Future<Output = T>,
+    ) -> Watched<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if let Poll::Ready(value) = work.as_mut().poll(cx) {
+                return Poll::Ready(Watched::Done(value));
+            }
+            if client.poll_gone(cx).is_ready() {
+                return Poll::Ready(Watched::ClientGone);
+            }
+            while self.timer.as_mut().poll(cx).is_ready() {
+                let now = rt.now();
+                if now >= until {
+                    return Poll::Ready(Watched::TimeUp);
+                }
+                self.timer.set((self.make)(first_tick(now).min(until)));
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
