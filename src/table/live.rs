@@ -2,7 +2,7 @@
 //! control thread finds it out and publishes a new value whole; a worker reads it as it reads the table, without a
 //! lock. An empty value is a valid one: nothing is known yet.
 
-use crate::base::{Mono, UpstreamSlot, Wall};
+use crate::base::{UpstreamSlot, Wall};
 use std::{net::SocketAddr, sync::Arc};
 
 /// Addresses that are kept for one upstream; a name that has more keeps the first ones.
@@ -15,12 +15,23 @@ pub struct Live {
     pub addresses: Vec<Addresses>,
     /// The models that each upstream lists; `None` until a list has come.
     pub models: Vec<Option<Arc<ModelList>>>,
+    /// Why the last attempt to get each list failed, if it did.
+    pub model_errors: Vec<Option<Arc<str>>>,
 }
 
 impl Live {
     /// Nothing known about `upstreams` upstreams.
     pub fn unknown(upstreams: usize) -> Live {
-        Live { addresses: vec![Addresses::default(); upstreams], models: vec![None; upstreams] }
+        let mut live = Live::default();
+        live.resize(upstreams);
+        live
+    }
+
+    /// Makes room for exactly `upstreams` upstreams; nothing is known about the new ones.
+    pub fn resize(&mut self, upstreams: usize) {
+        self.addresses.resize(upstreams, Addresses::default());
+        self.models.resize(upstreams, None);
+        self.model_errors.resize(upstreams, None);
     }
 
     /// Where an upstream is; empty when that is not known.
@@ -44,8 +55,8 @@ impl Live {
 pub struct Addresses {
     /// The addresses, as the resolver ordered them; the last good ones while look-ups fail. At most `ADDRESSES_MAX`.
     pub known: Arc<[SocketAddr]>,
-    /// When these addresses were found; `None` when there are none.
-    pub resolved_at: Option<Mono>,
+    /// When these addresses were found first; `None` when there are none.
+    pub resolved_at: Option<Wall>,
     /// What the last look-up said when it failed.
     pub error: Option<Arc<str>>,
 }
