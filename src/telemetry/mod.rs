@@ -113,6 +113,8 @@ pub struct Telemetry {
     pub cores: Vec<Arc<Core>>,
     /// Log lines that were dropped because standard output did not take them. Written by the control thread.
     pub lines_lost: Counter,
+    /// Panics on the control thread, each contained in one task. Written by that thread.
+    pub panics: Counter,
     /// When the process began.
     pub started: Wall,
     /// The program's version.
@@ -123,7 +125,7 @@ impl Telemetry {
     /// For `workers` workers.
     pub fn new(workers: usize, started: Wall, version: &'static str) -> Telemetry {
         let cores = (0..workers).map(|_| Arc::new(Core::new())).collect();
-        Telemetry { cores, lines_lost: Counter::new(), started, version }
+        Telemetry { cores, lines_lost: Counter::new(), panics: Counter::new(), started, version }
     }
 
     /// The sum over all cores of what `pick` picks.
