@@ -43,7 +43,11 @@ impl Got {
 }
 
 pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().skip(1).filter_map(|line| line.split_once(':')).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim())
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.trim())
 }
 
 /// A scripted upstream. The script answers one request; false closes the connection.
@@ -105,7 +109,8 @@ pub fn event(name: &str, rest: &str) -> String {
     format!("event: {name}\ndata: {{\"type\":\"{name}\"{rest}}}\n\n")
 }
 
-pub const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+pub const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 fn read_request(stream: &mut impl Read) -> Option<(String, Vec<u8>)> {
     let head = read_head(stream)?;
@@ -346,4 +351,5 @@ pub fn post_with(fields: &str, body: &str) -> String {
     )
 }
 
-pub const BODY: &str = r#"{"model":"claude-x","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"stream":true}"#;
+pub const BODY: &str =
+    r#"{"model":"claude-x","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"stream":true}"#;
