@@ -4,6 +4,7 @@
 use super::Control;
 use crate::{
     base::{Span, Wall},
+    rt::ring::wall,
     table::{
         Upstream,
         live::{Model, ModelList},
@@ -45,7 +46,7 @@ async fn round(control: &Arc<Control>) -> (u64, bool) {
     let table = control.table.load_full();
     let mut asked = JoinSet::new();
     for slot in 0..table.upstreams.len() {
-        let (table, now) = (Arc::clone(&table), control.wall());
+        let (table, now) = (Arc::clone(&table), wall());
         asked.spawn(async move {
             let fetched = match table.upstreams.get(slot) {
                 Some(upstream) => fetch(upstream, now).await,
