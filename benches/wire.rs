@@ -2,7 +2,12 @@
 //!
 //! monoio-http's decoder runs beside ours on the same bytes, as a measure and not as an equal: it takes heads that ours
 //! refuses, and a fixed body only once the whole of it has been buffered.
-#![allow(missing_docs, clippy::unwrap_used, reason = "criterion's macros; a bench that fails should stop")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "criterion's macros; a bench that fails should stop"
+)]
 
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
