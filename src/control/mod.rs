@@ -1,1 +1,262 @@
-//! control
+//! The thread that may block, so that no core ever does: names, model lists, the access log, the operator's listeners.
+//! Downwards it publishes `Live`; upwards it reads each core's telemetry. Workers never wait for it, and serve on when
+//! it is slow.
+
+pub mod admin;
+pub mod health;
+pub mod line;
+pub mod metrics;
+pub mod models;
+pub mod resolve;
+pub mod signals;
+pub mod sink;
+pub mod view;
+
+pub use line::Format;
+pub use signals::{Signals, Stop};
+pub use sink::Outputs;
+
+use crate::{
+    base::{Mono, Span, Wall},
+    table::{Table, live::Live},
+    telemetry::{RECORDS_MAX, Telemetry},
+};
+use admin::Scope;
+use arc_swap::ArcSwap;
+use health::{Pulse, Readiness};
+use sink::{PIECE_BYTES, Sink, SinkEnd};
+use std::{
+    future::Future,
+    io,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::{runtime::Builder, runtime::Runtime, sync::oneshot};
+
+/// How often the cores' records are fetched.
+const LOG_TICK: Span = Span::from_ms(20);
+/// How often the workers' pulses are taken.
+const PULSE_TICK: Span = Span::from_ms(500);
+/// How often a waiting task looks whether there is another table.
+const TABLE_TICK: Span = Span::from_secs(1);
+/// The pause before a task that panicked begins anew.
+const RESTART: Span = Span::from_secs(1);
+/// Threads for look-ups, each of which may block for long.
+const BLOCKING_THREADS_MAX: usize = 16;
+
+/// What the control thread works with.
+pub struct Options {
+    /// The configuration in force.
+    pub table: Arc<ArcSwap<Table>>,
+    /// Published here, and by nobody else.
+    pub live: Arc<ArcSwap<Live>>,
+    /// Read, and written only where it says so.
+    pub telemetry: Arc<Telemetry>,
+    /// Set once the process is going down.
+    pub draining: Arc<AtomicBool>,
+    /// What the access log looks like.
+    pub format: Format,
+    /// Where it goes.
+    pub outputs: Outputs,
+    /// The operator's listener, bound.
+    pub admin: Option<TcpListener>,
+    /// The listener with health and metrics only, bound.
+    pub health: Option<TcpListener>,
+}
+
+/// What the tasks of the control thread share.
+pub struct Control {
+    table: Arc<ArcSwap<Table>>,
+    live: Arc<ArcSwap<Live>>,
+    telemetry: Arc<Telemetry>,
+    draining: Arc<AtomicBool>,
+    format: Format,
+    sink: Sink,
+    pulses: Vec<Pulse>,
+    epoch: Instant,
+}
+
+/// Ends the control thread. Dropped without `shutdown`, it ends it as well but does not wait.
+pub struct ControlHandle {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl ControlHandle {
+    /// Writes what is left of the access log and ends the thread; waits for an output that does not take it for two
+    /// seconds. Call it when the workers have ended.
+    pub fn shutdown(self) {
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
+}
+
+/// Starts the control thread. When this returns, `live` has the upstreams that are given by address; names follow.
+///
+/// # Errors
+/// When a thread, the event loop or a listener cannot be set up.
+pub fn start(options: Options) -> io::Result<ControlHandle> {
+    let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
+    let adopt = |listener: Option<TcpListener>| {
+        let _entered = runtime.enter();
+        let adopted = listener.map(|listener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        });
+        adopted.transpose()
+    };
+    let listeners = [(adopt(options.admin)?, Scope::Admin), (adopt(options.health)?, Scope::Health)];
+    let (sink, end) = Sink::open(options.outputs)?;
+    let epoch = clock();
+    let pulses = options.telemetry.cores.iter().map(|_| Pulse::new(Mono(0))).collect();
+    let control = Arc::new(Control {
+        table: options.table,
+        live: options.live,
+        telemetry: options.telemetry,
+        draining: options.draining,
+        format: options.format,
+        sink,
+        pulses,
+        epoch,
+    });
+    control.live.store(Arc::new(resolve::literals(&control.table.load().upstreams, control.wall())));
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("forebay-control".into())
+        .spawn(move || live_through(runtime, control, listeners, stopped, end))?;
+    Ok(ControlHandle { stop, thread })
+}
+
+type Listeners = [(Option<tokio::net::TcpListener>, Scope); 2];
+
+/// The life of the control thread.
+fn live_through(
+    runtime: Runtime,
+    control: Arc<Control>,
+    listeners: Listeners,
+    stopped: oneshot::Receiver<()>,
+    end: SinkEnd,
+) {
+    runtime.block_on(async {
+        tokio::spawn(keep("resolve", RESTART, Arc::clone(&control), resolve::run));
+        tokio::spawn(keep("models", RESTART, Arc::clone(&control), models::run));
+        tokio::spawn(keep("pulses", RESTART, Arc::clone(&control), take_pulses));
+        tokio::spawn(keep("log", RESTART, Arc::clone(&control), write_log));
+        for (listener, scope) in listeners {
+            let Some(listener) = listener.map(Arc::new) else { continue };
+            let serve = move |control| admin::run(control, Arc::clone(&listener), scope);
+            tokio::spawn(keep("listener", RESTART, Arc::clone(&control), serve));
+        }
+        let _ = stopped.await;
+    });
+    runtime.shutdown_background(); // a look-up may block for half a minute yet
+    control.drain_records();
+    drop(control);
+    end.wait();
+}
+
+/// Runs a task that should never end; `pause` after a panic it begins anew.
+async fn keep<F: Future<Output = ()> + Send + 'static>(
+    name: &'static str,
+    pause: Span,
+    control: Arc<Control>,
+    run: impl Fn(Arc<Control>) -> F,
+) {
+    while let Err(ended) = tokio::spawn(run(Arc::clone(&control))).await {
+        if !ended.is_panic() {
+            return;
+        }
+        control.telemetry.panics.add(1);
+        control.sink.notice(&format!("the task `{name}` panicked; it begins anew. Please report this"));
+        tokio::time::sleep(pause.to_std()).await;
+    }
+}
+
+async fn take_pulses(control: Arc<Control>) {
+    loop {
+        health::not_alive(&control.telemetry, &control.pulses, control.now());
+        tokio::time::sleep(PULSE_TICK.to_std()).await;
+    }
+}
+
+async fn write_log(control: Arc<Control>) {
+    loop {
+        control.drain_records();
+        tokio::time::sleep(LOG_TICK.to_std()).await;
+    }
+}
+
+impl Control {
+    /// Since the control thread began; not comparable with a worker's clock.
+    fn now(&self) -> Mono {
+        Mono(Span::from(clock().duration_since(self.epoch)).0)
+    }
+
+    /// The wall clock.
+    #[allow(clippy::disallowed_methods)] // the control thread reads the clock by itself: `rt`'s belongs to workers
+    #[allow(clippy::unused_self)] // as `now`; a test's control may own its time
+    fn wall(&self) -> Wall {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Publishes `live` as `change` leaves it; when that says `None`, there is nothing new. Only the control thread
+    /// writes, and nothing waits in here, so that no change is lost.
+    fn change_live(&self, upstreams: usize, change: impl FnOnce(&mut Live) -> Option<()>) {
+        let mut live = Live::clone(&self.live.load());
+        live.resize(upstreams);
+        if change(&mut live).is_some() {
+            self.live.store(Arc::new(live));
+        }
+    }
+
+    /// Waits for `span`, or until the table is not of `generation` any more.
+    async fn pause(&self, span: Span, generation: u64) {
+        let until = self.now().after(span);
+        while self.now() < until && self.table.load().generation == generation {
+            let step = until.since(self.now()).min(TABLE_TICK);
+            tokio::time::sleep(step.to_std()).await;
+        }
+    }
+
+    fn readiness(&self) -> Readiness {
+        let stuck = health::not_alive(&self.telemetry, &self.pulses, self.now());
+        let draining = self.draining.load(Ordering::Acquire);
+        health::readiness(&self.telemetry, &self.table.load(), &self.live.load(), draining, stuck)
+    }
+
+    /// Fetches every core's records and hands their lines over; what the output does not take is counted as lost.
+    fn drain_records(&self) {
+        let (mut lines, mut count) = (Vec::new(), 0);
+        for core in &self.telemetry.cores {
+            for record in std::iter::from_fn(|| core.pop()).take(RECORDS_MAX) {
+                self.format.append(&record, &mut lines);
+                count += 1;
+                if lines.len() >= PIECE_BYTES {
+                    self.hand_over(&mut lines, &mut count);
+                }
+            }
+        }
+        self.hand_over(&mut lines, &mut count);
+    }
+
+    fn hand_over(&self, lines: &mut Vec<u8>, count: &mut u64) {
+        if !lines.is_empty() && !self.sink.log(std::mem::take(lines)) {
+            self.telemetry.lines_lost.add(*count);
+        }
+        *count = 0;
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // the control thread reads the clock by itself: `rt`'s belongs to workers
+fn clock() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,3 @@
-//! dialect
+//! What the bodies and events of each API family mean. Pure: bytes in, values and bytes out.
+
+pub mod anthropic;

@@ -112,6 +112,13 @@ impl Segment {
         self.bytes.len() - HEADROOM - TAILROOM
     }
 
+    /// Lets `fill` write behind the live bytes, tail room left out; it answers how many bytes it wrote.
+    pub fn fill_with(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
+        let written = fill(self.spare_mut());
+        self.grew(written);
+        written
+    }
+
     /// Where a read may put its bytes: everything behind the live ones but the tail room.
     pub(super) fn spare_mut(&mut self) -> &mut [u8] {
         let to = self.bytes.len() - TAILROOM;

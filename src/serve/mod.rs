@@ -1,1 +1,20 @@
-//! serve
+//! Serving: one client's connection, and on it one exchange after the other. Read `exchange` first.
+//!
+//! Everything here is generic over one `Runtime` and runs on one core; what the core owns is in `shard`.
+
+pub mod answer;
+pub mod attempt;
+pub mod body;
+pub mod client;
+pub mod connection;
+pub mod edits;
+pub mod exchange;
+pub mod gate;
+pub mod models;
+pub mod relay;
+pub mod shard;
+mod splice;
+mod watch;
+
+pub use connection::connection;
+pub use shard::Shard;

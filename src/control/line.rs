@@ -1,0 +1,282 @@
+//! One record as one line of the access log: aligned for a terminal, JSON for machines. Pure; no prompt, credential or
+//! query can be in a line, because none is in a record.
+
+use super::sink::Outputs;
+use crate::{
+    base::Wall,
+    table::LogFormat,
+    telemetry::{Ending, Record, Text},
+};
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+use std::io::Write;
+
+/// What a line looks like.
+#[derive(Clone, Debug)]
+pub enum Format {
+    /// For people: columns, in the time zone given, in colour or not.
+    Pretty {
+        /// Whether the terminal understands colours.
+        colour: bool,
+        /// The zone of the time column.
+        zone: TimeZone,
+    },
+    /// One JSON object a line, times in UTC.
+    Json,
+    /// No access log.
+    Off,
+}
+
+impl Format {
+    /// The format that a configuration asks for; `Auto` looks whether standard output is a terminal.
+    pub fn of(setting: LogFormat) -> Format {
+        let (terminal, colour) = Outputs::terminal();
+        match setting {
+            LogFormat::Json => Format::Json,
+            LogFormat::Auto if !terminal => Format::Json,
+            LogFormat::Auto | LogFormat::Pretty => Format::Pretty { colour, zone: TimeZone::system() },
+        }
+    }
+
+    /// Appends `record`'s line.
+    pub fn append(&self, record: &Record, to: &mut Vec<u8>) {
+        match self {
+            Format::Pretty { colour, zone } => pretty(record, *colour, zone, to),
+            Format::Json => json(record, to),
+            Format::Off => {}
+        }
+    }
+}
+
+/// A moment as RFC 3339 in UTC, with milliseconds.
+pub fn rfc3339(at: Wall) -> String {
+    let at = i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    format!("{at:.3}")
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: String,
+    request_id: String,
+    worker: u16,
+    client: &'static str,
+    method: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    team: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<&'a str>,
+    attempts: u8,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'static str,
+    ending: &'static str,
+    stream: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+    events: u64,
+    body_us: u64,
+    connect_us: u64,
+    first_byte_us: u64,
+    duration_us: u64,
+    overhead_us: u64,
+    generation: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    upstream_request_id: &'a str,
+}
+
+fn json(record: &Record, to: &mut Vec<u8>) {
+    let line = Line {
+        at: rfc3339(record.at),
+        request_id: record.request_id.to_string(),
+        worker: record.worker,
+        client: record.client.slug(),
+        method: record.method.as_str(),
+        path: record.path.as_str(),
+        caller: record.caller.as_deref(),
+        team: record.team.as_deref(),
+        model: record.model.as_str(),
+        upstream: record.upstream.as_deref(),
+        credential: record.credential.as_deref(),
+        attempts: record.attempts,
+        status: record.status,
+        origin: record.origin.map(crate::base::Origin::slug),
+        reason: record.reason,
+        ending: record.ending.slug(),
+        stream: record.stream,
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
+        events: record.events,
+        body_us: record.body_us,
+        connect_us: record.connect_us,
+        first_byte_us: record.first_byte_us,
+        duration_us: record.duration_us,
+        overhead_us: record.overhead_us,
+        generation: record.generation,
+        upstream_request_id: record.upstream_request_id.as_str(),
+    };
+    let start = to.len();
+    match serde_json::to_writer(&mut *to, &line) {
+        Ok(()) => to.push(b'\n'),
+        Err(_) => to.truncate(start), // cannot be: plain fields into memory
+    }
+}
+
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const GREEN: &str = "\x1b[32m";
+const DIM: &str = "\x1b[2m";
+const RESET: &str = "\x1b[0m";
+
+/// `14:03:07.120  200  POST /v1/messages  claude-x  alice/payments  anthropic  1.24 s  ...`
+fn pretty(record: &Record, colour: bool, zone: &TimeZone, to: &mut Vec<u8>) {
+    let paint = |code: &'static str| if colour { code } else { "" };
+    let tint = match record.status {
+        _ if matches!(record.ending, Ending::Broken) => RED,
+        500.. => RED,
+        400.. => YELLOW,
+        _ => GREEN,
+    };
+    let at = i64::try_from(record.at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    let clock = zone.to_datetime(at).strftime("%H:%M:%S%.3f").to_string();
+    // Names come from a file; `Text` keeps them from moving the cursor.
+    let who = match (&record.caller, &record.team) {
+        (Some(caller), Some(team)) => Text::<48>::from(format!("{caller}/{team}").as_str()),
+        (Some(caller), None) => Text::from(&**caller),
+        _ => Text::from("-"),
+    };
+    let upstream = record.upstream.as_deref().map_or(Text::<24>::from("-"), Text::from);
+    let model = if record.model.is_empty() { "-" } else { record.model.as_str() };
+    let (dim, reset) = (paint(DIM), paint(RESET));
+    let _ = write!(
+        to,
+        "{dim}{clock}{reset} {}{:>3}{reset} {:<4} {:<25} {:<28} {:<22} {:<14} {:>8}",
+        paint(tint),
+        record.status,
+        record.method,
+        record.path,
+        model,
+        who,
+        upstream,
+        time(record.duration_us),
+    );
+    let _ = write!(
+        to,
+        " {dim}first {:>8}  own {:>8}  in {:>8}  out {:>8}  ev {:>4}{reset}",
+        time(record.first_byte_us),
+        time(record.overhead_us),
+        size(record.bytes_in),
+        size(record.bytes_out),
+        record.events,
+    );
+    if let Some(origin) = record.origin {
+        let _ = write!(to, " {}{}: {}{reset}", paint(tint), origin.slug(), record.reason);
+    }
+    if record.attempts > 1 {
+        let _ = write!(to, " {} attempts", record.attempts);
+    }
+    let _ = writeln!(to, " {dim}{} {}{reset}", record.ending.slug(), record.request_id);
+}
+
+/// A length of time in the unit that gives it two to four digits; `-` for none.
+fn time(us: u64) -> String {
+    match us {
+        0 => "-".into(),
+        1..=9_999 => format!("{us} us"),
+        10_000..=9_999_999 => format!("{} ms", us / 1_000),
+        _ => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
+/// A number of bytes, to the base 1000.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..=9_999 => format!("{bytes} B"),
+        10_000..=9_999_999 => format!("{} kB", bytes / 1_000),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::Origin,
+        telemetry::{Client, RequestId},
+    };
+
+    fn record() -> Record {
+        let at = Wall(1_764_066_187_120);
+        let mut record = Record::new(at, RequestId::new(at, 5), 1);
+        record.client = Client::ClaudeCode;
+        record.method = "POST".into();
+        record.path = "/v1/messages".into();
+        record.caller = Some("alice".into());
+        record.model = "claude-sonnet-4-5".into();
+        record.status = 200;
+        record.duration_us = 1_240_000;
+        record
+    }
+
+    fn lines(format: &Format, record: &Record) -> String {
+        let mut bytes = Vec::new();
+        format.append(record, &mut bytes);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_lines_are_whole_objects_without_empty_fields() {
+        let line = lines(&Format::Json, &record());
+        assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["at"], "2025-11-25T10:23:07.120Z");
+        assert_eq!(value["caller"], "alice");
+        assert_eq!(value["client"], "claude-code");
+        assert_eq!(value["ending"], "complete");
+        assert!(value.get("team").is_none() && value.get("reason").is_none(), "{line}");
+    }
+
+    #[test]
+    fn a_failure_says_who_and_why() {
+        let mut failed = record();
+        failed.status = 502;
+        failed.origin = Some(Origin::Upstream);
+        failed.reason = "connect_failed";
+        let value: serde_json::Value = serde_json::from_str(&lines(&Format::Json, &failed)).unwrap();
+        assert_eq!((&value["origin"], &value["reason"]), (&"upstream".into(), &"connect_failed".into()));
+        let plain = Format::Pretty { colour: false, zone: TimeZone::UTC };
+        assert!(lines(&plain, &failed).contains("upstream: connect_failed"));
+    }
+
+    #[test]
+    fn what_a_client_or_a_file_says_cannot_forge_a_line() {
+        let mut forged = record();
+        forged.model = Text::new(b"m\n10:00:00 200 POST\x1b[2J");
+        forged.caller = Some("eve\n\x1b[31m".into());
+        let pretty = lines(&Format::Pretty { colour: false, zone: TimeZone::UTC }, &forged);
+        assert_eq!(pretty.matches('\n').count(), 1, "{pretty}");
+        assert!(!pretty.contains('\x1b'), "{pretty}");
+        assert_eq!(lines(&Format::Json, &forged).matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn colour_only_where_asked() {
+        let coloured = lines(&Format::Pretty { colour: true, zone: TimeZone::UTC }, &record());
+        assert!(coloured.contains(GREEN) && coloured.trim_end().ends_with(RESET));
+        assert_eq!(lines(&Format::Off, &record()), "");
+    }
+
+    #[test]
+    fn figures_stay_readable() {
+        assert_eq!([0, 950, 40_000, 12_000_000].map(time), ["-", "950 us", "40 ms", "12.0 s"]);
+        assert_eq!([0, 40_000, 12_000_000].map(size), ["0 B", "40 kB", "12.0 MB"]);
+    }
+}

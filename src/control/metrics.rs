@@ -1,0 +1,328 @@
+//! The counters as Prometheus reads them (text format 0.0.4). Labels are bounded: names of upstreams, statuses, the
+//! failure table; never a key, a team, a model or a path. `docs/metrics.md` lists every name, and a test compares.
+
+use crate::{
+    base::{UpstreamSlot, failure::TABLE},
+    table::{Table, live::Live},
+    telemetry::{Counter, Counters, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
+};
+use std::{
+    collections::BTreeMap,
+    fmt::{Display, Write},
+};
+
+/// What `/metrics` shows, at one moment.
+pub struct Scene<'a> {
+    /// The counters.
+    pub telemetry: &'a Telemetry,
+    /// For the upstreams' names.
+    pub table: &'a Table,
+    /// For what is known about them.
+    pub live: &'a Live,
+    /// Whether `/readyz` says yes.
+    pub ready: bool,
+    /// Resident memory in bytes, where the system tells.
+    pub resident_bytes: Option<u64>,
+}
+
+impl Scene<'_> {
+    /// The whole page.
+    pub fn render(&self) -> String {
+        let mut page = Page(String::with_capacity(16 * 1024));
+        self.process(&mut page);
+        self.exchanges(&mut page);
+        self.upstreams(&mut page);
+        self.times(&mut page);
+        page.0
+    }
+
+    fn process(&self, page: &mut Page) {
+        let telemetry = self.telemetry;
+        page.family("forebay_build_info", "gauge", "Always 1; the label tells the version.");
+        page.sample("forebay_build_info", &[("version", &telemetry.version)], 1);
+        page.family("forebay_start_time_seconds", "gauge", "When the process began, since 1970.");
+        page.sample("forebay_start_time_seconds", &[], telemetry.started.0 as f64 / 1e3);
+        page.family("forebay_ready", "gauge", "1 when /readyz says yes.");
+        page.sample("forebay_ready", &[], u8::from(self.ready));
+        page.family("forebay_table_generation", "gauge", "Which configuration is in force, counted from 1.");
+        page.sample("forebay_table_generation", &[], self.table.generation);
+        page.family("forebay_workers", "gauge", "Workers, one per core.");
+        page.sample("forebay_workers", &[], telemetry.cores.len());
+        page.family("forebay_workers_listening", "gauge", "Workers that accept connections.");
+        page.sample("forebay_workers_listening", &[], telemetry.cores.iter().filter(|core| core.listening()).count());
+        let mut drivers = BTreeMap::<&str, usize>::new();
+        for driver in telemetry.cores.iter().filter_map(|core| core.driver()) {
+            *drivers.entry(driver.kind).or_default() += 1;
+        }
+        page.family("forebay_driver", "gauge", "Workers by the way in which they talk to the kernel.");
+        for (kind, workers) in drivers {
+            page.sample("forebay_driver", &[("kind", &kind)], workers);
+        }
+        let panics = self.sum(|c| &c.panics) + telemetry.panics.get();
+        page.counter("forebay_panics_total", "Panics, each contained in one task.", panics);
+        page.family("forebay_log_lines_lost_total", "counter", "Access log lines lost: `queue`, a core was faster than the log; `output`, standard output did not take them.");
+        page.sample("forebay_log_lines_lost_total", &[("at", &"queue")], self.sum(|c| &c.records_lost));
+        page.sample("forebay_log_lines_lost_total", &[("at", &"output")], telemetry.lines_lost.get());
+        if let Some(bytes) = self.resident_bytes {
+            page.family("process_resident_memory_bytes", "gauge", "Resident memory.");
+            page.sample("process_resident_memory_bytes", &[], bytes);
+        }
+    }
+
+    fn exchanges(&self, page: &mut Page) {
+        let level = |pick: fn(&Counters) -> i64| self.telemetry.level(pick);
+        page.counter("forebay_connections_total", "Client connections accepted.", self.sum(|c| &c.accepted));
+        page.gauge("forebay_connections", "Client connections open.", level(|c| c.connections.get()));
+        page.counter("forebay_requests_total", "Requests whose head was read.", self.sum(|c| &c.requests));
+        page.gauge("forebay_exchanges_in_flight", "Exchanges in flight.", level(|c| c.exchanges.get()));
+        page.gauge("forebay_streams", "Answers that are streaming.", level(|c| c.streams.get()));
+        page.gauge("forebay_bodies_held_bytes", "Request bodies held in memory.", level(|c| c.bodies_bytes.get()));
+        page.counter("forebay_received_bytes_total", "Request bodies received.", self.sum(|c| &c.bytes_in));
+        page.counter("forebay_sent_bytes_total", "Answer bodies sent.", self.sum(|c| &c.bytes_out));
+        page.counter("forebay_events_total", "SSE events passed on.", self.sum(|c| &c.events));
+        page.family(
+            "forebay_exchanges_total",
+            "counter",
+            "Exchanges that ended, by the status that the client got; 499: it left before one.",
+        );
+        for status in 100..600_u16 {
+            let count = self.telemetry.sum(|c| c.status(status).get());
+            if count > 0 {
+                page.sample("forebay_exchanges_total", &[("status", &status)], count);
+            }
+        }
+        page.family("forebay_failures_total", "counter", "Exchanges that failed, by who caused it and why.");
+        for row in TABLE {
+            let count = self.telemetry.sum(|c| c.failures(row.kind).get());
+            page.sample("forebay_failures_total", &[("origin", &row.origin.slug()), ("reason", &row.reason)], count);
+        }
+        let other = self.telemetry.sum(|c| c.other_failures().get());
+        page.sample("forebay_failures_total", &[("origin", &"other"), ("reason", &"other")], other);
+    }
+
+    fn upstreams(&self, page: &mut Page) {
+        let names: Vec<(UpstreamSlot, &str)> = self
+            .table
+            .upstreams
+            .iter()
+            .take(UPSTREAMS_MAX)
+            .enumerate()
+            // The last place is shared by all that have no place of their own.
+            .map(|(at, u)| (UpstreamSlot(at as u32), if at + 1 == UPSTREAMS_MAX { "other" } else { &*u.name }))
+            .collect();
+        page.family(
+            "forebay_upstream_answers_total",
+            "counter",
+            "Exchanges that ended at the upstream, by the class of the status that the client got.",
+        );
+        for (slot, name) in &names {
+            for (at, class) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().enumerate() {
+                let count = self.telemetry.sum(|c| c.upstream(*slot).answers.get(at).map_or(0, Counter::get));
+                page.sample("forebay_upstream_answers_total", &[("upstream", name), ("class", class)], count);
+            }
+        }
+        let columns: [Column; 6] = [
+            (
+                "forebay_upstream_failures_total",
+                "counter",
+                "Exchanges that the upstream, or the way to it, made fail.",
+                |u| u.failures.get().cast_signed(),
+            ),
+            ("forebay_upstream_connects_total", "counter", "Connections opened.", |u| u.connects.get().cast_signed()),
+            ("forebay_upstream_connect_failures_total", "counter", "Connections that could not be opened.", |u| {
+                u.connect_failures.get().cast_signed()
+            }),
+            (
+                "forebay_upstream_reuses_total",
+                "counter",
+                "Requests sent on a connection that had served before.",
+                |u| u.reuses.get().cast_signed(),
+            ),
+            (
+                "forebay_upstream_replays_total",
+                "counter",
+                "Requests sent again because a reused connection was closed.",
+                |u| u.replays.get().cast_signed(),
+            ),
+            ("forebay_upstream_idle_connections", "gauge", "Connections that wait in the pool.", |u| u.idle.get()),
+        ];
+        for (family, kind, help, pick) in columns {
+            page.family(family, kind, help);
+            for (slot, name) in &names {
+                page.sample(family, &[("upstream", name)], self.telemetry.level(|c| pick(c.upstream(*slot))));
+            }
+        }
+        page.family("forebay_upstream_addresses", "gauge", "Addresses known for the upstream's name.");
+        for (slot, name) in &names {
+            page.sample("forebay_upstream_addresses", &[("upstream", name)], self.live.addresses_of(*slot).len());
+        }
+        page.family("forebay_upstream_models", "gauge", "Models that the upstream lists.");
+        for (slot, name) in &names {
+            let models = self.live.models_of(*slot).map_or(0, |list| list.models.len());
+            page.sample("forebay_upstream_models", &[("upstream", name)], models);
+        }
+    }
+
+    fn times(&self, page: &mut Page) {
+        // The powers of two, in microseconds, between which the histogram is shown.
+        let shown: [Shown; 4] = [
+            (
+                "forebay_overhead_seconds",
+                "forebay's own part of an exchange: without waiting for the client or the upstream.",
+                4..=20,
+                |c| &c.overhead,
+            ),
+            ("forebay_body_read_seconds", "Until the whole request was read.", 6..=26, |c| &c.body_read),
+            ("forebay_first_byte_seconds", "From the request until the first byte of the answer.", 10..=29, |c| {
+                &c.first_byte
+            }),
+            ("forebay_duration_seconds", "From the request until the end of the answer.", 10..=31, |c| &c.duration),
+        ];
+        for (family, help, powers, pick) in shown {
+            let whole = self.telemetry.merge(pick);
+            page.family(family, "histogram", help);
+            let (bucket, mut count) = (format!("{family}_bucket"), 0);
+            for power in powers {
+                count = whole.below(power);
+                page.sample(&bucket, &[("le", &((1_u64 << power) as f64 / 1e6))], count);
+            }
+            let all = whole.count().max(count);
+            page.sample(&bucket, &[("le", &"+Inf")], all);
+            page.sample(&format!("{family}_sum"), &[], whole.sum_us as f64 / 1e6);
+            page.sample(&format!("{family}_count"), &[], all);
+        }
+    }
+
+    fn sum(&self, pick: fn(&Counters) -> &Counter) -> u64 {
+        self.telemetry.sum(|counters| pick(counters).get())
+    }
+}
+
+type Column = (&'static str, &'static str, &'static str, fn(&UpstreamCounters) -> i64);
+type Shown = (&'static str, &'static str, std::ops::RangeInclusive<u32>, fn(&Counters) -> &Histogram);
+
+/// The text so far. Writing into a `String` cannot fail.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        self.0.push_str(name);
+        for (at, (label, value)) in labels.iter().enumerate() {
+            let value = value.to_string().replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+            let _ = write!(self.0, "{}{label}=\"{value}\"", if at == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help);
+        self.sample(name, &[], value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: i64) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+}
+
+/// Resident memory, as Linux tells it.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::{Kind, Origin, Wall},
+        control::{
+            resolve,
+            tests::{table, upstream},
+        },
+        telemetry::{Record, RequestId},
+    };
+    use std::collections::BTreeSet;
+
+    fn page() -> String {
+        let telemetry = Telemetry::new(2, Wall(1_500), "1.2.3");
+        telemetry.cores[0].set_driver("io_uring", "");
+        telemetry.cores[1].set_driver("epoll", "");
+        let mut record = Record::new(Wall(0), RequestId::new(Wall(0), 0), 0);
+        record.status = 504;
+        record.origin = Some(Origin::Upstream);
+        record.reason = Kind::HeadTimeout.row().reason;
+        record.upstream_slot = Some(UpstreamSlot(0));
+        record.caller = Some("alice-key".into());
+        record.overhead_us = 100;
+        telemetry.cores[0].finish(record.clone());
+        telemetry.cores[1].finish(record);
+        let table = table(vec![upstream("say \"hi\"\\\n", "127.0.0.1", 80)]);
+        let live = resolve::literals(&table.upstreams, Wall(0));
+        Scene { telemetry: &telemetry, table: &table, live: &live, ready: true, resident_bytes: Some(4096) }.render()
+    }
+
+    #[test]
+    fn counts_are_summed_over_the_cores() {
+        let page = page();
+        for line in [
+            "forebay_build_info{version=\"1.2.3\"} 1",
+            "forebay_start_time_seconds 1.5",
+            "forebay_driver{kind=\"epoll\"} 1",
+            "forebay_exchanges_total{status=\"504\"} 2",
+            "forebay_failures_total{origin=\"upstream\",reason=\"first_byte_timeout\"} 2",
+            "forebay_upstream_answers_total{upstream=\"say \\\"hi\\\"\\\\\\n\",class=\"5xx\"} 2",
+            "forebay_overhead_seconds_bucket{le=\"0.000064\"} 0",
+            "forebay_overhead_seconds_bucket{le=\"0.000128\"} 2",
+            "forebay_overhead_seconds_bucket{le=\"+Inf\"} 2",
+            "forebay_overhead_seconds_sum 0.0002",
+            "forebay_overhead_seconds_count 2",
+            "process_resident_memory_bytes 4096",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is missing in\n{page}");
+        }
+    }
+
+    #[test]
+    fn every_line_is_well_formed_and_no_key_is_named() {
+        let page = page();
+        assert!(!page.contains("alice"), "no key names by default");
+        let mut families = BTreeSet::new();
+        for line in page.lines() {
+            if let Some(name) = line.strip_prefix("# TYPE ").and_then(|l| l.split(' ').next()) {
+                assert!(families.insert(name.to_owned()), "{name} twice");
+            } else if !line.starts_with('#') {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                let name = series.split('{').next().unwrap();
+                let known = |n: &str| families.contains(n);
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+                assert!(known(name) || base.is_some_and(known), "{line} has no TYPE");
+            }
+        }
+    }
+
+    #[test]
+    fn the_manual_lists_every_metric_and_no_other() {
+        let manual = include_str!("../../docs/metrics.md");
+        let listed: BTreeSet<&str> = manual
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|line| line.split(['`', '{']).next())
+            .collect();
+        let page = page();
+        let shown: BTreeSet<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter_map(|l| l.split(' ').next()).collect();
+        assert_eq!(listed, shown);
+    }
+
+    #[test]
+    fn the_system_tells_the_resident_memory() {
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

@@ -1,0 +1,131 @@
+//! The client's side of a connection: its head, the bytes that came with it, and how to take leave.
+
+use crate::{
+    base::{
+        Failure, Kind, Mono,
+        bounds::{HEAD_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MAX, READ_BYTES_MIN},
+    },
+    net::{Conn, Inbound, Outbound},
+    rt::{Outbox, Read, Runtime, Segment, deadline},
+    table::Patience,
+    wire::{HeadError, RequestHead},
+};
+use std::net::SocketAddr;
+
+/// A client's connection, between and during exchanges.
+pub struct Client<O: Outbox> {
+    /// What the client sends.
+    pub inbound: Inbound,
+    /// What it gets.
+    pub outbound: Outbound<O>,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// The request's head, as parts of `head_bytes`.
+    pub head: RequestHead,
+    /// The bytes of the request's head.
+    pub head_bytes: Segment,
+    /// Received, and not yet used: the body's beginning, or the next request.
+    pub unread: Option<Segment>,
+}
+
+/// What came where a head was due.
+pub enum Arrived {
+    /// A head, in `head` and `head_bytes`.
+    Head,
+    /// Nothing, and nothing is owed: the client closed, or stayed idle for too long.
+    Nothing,
+    /// Something that is refused; the connection cannot go on.
+    Refused(Failure),
+}
+
+impl<O: Outbox> Client<O> {
+    /// The client at the other end of `conn`.
+    pub fn new(conn: Conn<O>) -> Client<O> {
+        Client {
+            inbound: conn.inbound,
+            outbound: conn.outbound,
+            peer: conn.peer,
+            head: RequestHead::new(),
+            head_bytes: Segment::with_room(0),
+            unread: None,
+        }
+    }
+
+    /// Waits for the next head: at most `keep_alive` for its first byte, then `head` for the rest.
+    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, patience: &Patience) -> Arrived {
+        self.head.reset();
+        self.inbound.expect(READ_BYTES_MIN);
+        let mut bytes = self.unread.take();
+        let mut until = rt.now().after(if bytes.is_some() { patience.head } else { patience.keep_alive });
+        loop {
+            if let Some(bytes) = &mut bytes {
+                match self.head.parse(bytes.live()) {
+                    Ok(Some(length)) => return self.split_head(bytes, length),
+                    Ok(None) => {}
+                    Err(error) => return Arrived::Refused(refusal(&error)),
+                }
+            }
+            match deadline(rt, until, self.inbound.next()).await {
+                Some(Read::Data(more)) => {
+                    if bytes.is_none() {
+                        until = rt.now().after(patience.head);
+                    }
+                    bytes = Some(joined(bytes, more));
+                }
+                None if bytes.is_some() => {
+                    let text = format!(
+                        "The request's head did not arrive within {} s. Send it again.",
+                        patience.head.as_ms() / 1000
+                    );
+                    return Arrived::Refused(Failure::new(Kind::RequestTimeout, text));
+                }
+                Some(Read::End | Read::Failed(_)) | None => return Arrived::Nothing,
+            }
+        }
+    }
+
+    /// Copies the head out of the read (it is small), so that the body's bytes stay where the kernel put them.
+    fn split_head(&mut self, bytes: &mut Segment, length: usize) -> Arrived {
+        self.head_bytes = Segment::copy_of(&bytes.live()[..length]);
+        bytes.consume(length);
+        if !bytes.is_empty() {
+            self.unread = Some(std::mem::replace(bytes, Segment::with_room(0)));
+        }
+        Arrived::Head
+    }
+
+    /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
+    /// client still sends, within bounds (RFC 9112 section 9.6).
+    pub async fn linger<R: Runtime<Outbox = O>>(mut self, rt: &R) {
+        self.outbound.finish().await;
+        let until: Mono = rt.now().after(LINGER_MAX);
+        let mut taken = 0;
+        self.inbound.expect(usize::MAX);
+        while taken < LINGER_BYTES_MAX {
+            match deadline(rt, until, self.inbound.next()).await {
+                Some(Read::Data(segment)) => taken += segment.len() as u64,
+                Some(Read::End | Read::Failed(_)) | None => return,
+            }
+        }
+    }
+}
+
+/// `more` behind `bytes`, in one buffer.
+pub(super) fn joined(bytes: Option<Segment>, more: Segment) -> Segment {
+    let Some(mut bytes) = bytes else { return more };
+    if bytes.room() < more.len() {
+        let room = ((bytes.len() + more.len()) * 2).min(HEAD_BYTES_MAX + more.len() + bytes.len());
+        let mut larger = Segment::with_room(room);
+        larger.extend(bytes.live());
+        bytes = larger;
+    }
+    bytes.extend(more.live());
+    bytes
+}
+
+fn refusal(error: &HeadError) -> Failure {
+    Failure::new(
+        error.kind(),
+        format!("The request cannot be read as HTTP/1.1: {error}. Check the client, or the proxy in front of it."),
+    )
+}

@@ -1,0 +1,129 @@
+//! All that one core owns, and the few things it shares with the others through atomics.
+
+use crate::{
+    base::{Rng, UpstreamSlot},
+    net::{Endpoint, Pool},
+    rt::Runtime,
+    table::{Table, live::Live},
+    telemetry::Core,
+};
+use arc_swap::{ArcSwap, Cache};
+use rustls::{ClientConfig, pki_types::ServerName};
+use std::{
+    cell::RefCell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The configuration in force.
+    pub table: Arc<ArcSwap<Table>>,
+    /// Resolved addresses and model lists.
+    pub live: Arc<ArcSwap<Live>>,
+    /// TLS settings by upstream slot; `None` for plain HTTP. Shared, so that sessions resume on every core.
+    pub tls: Arc<Vec<Option<(Arc<ClientConfig>, ServerName<'static>)>>>,
+    /// Bytes of request bodies held by the process.
+    pub bodies: Arc<AtomicU64>,
+    /// The process takes no new work.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// One core's share of the work.
+pub struct Shard<R: Runtime> {
+    /// The machine.
+    pub rt: R,
+    /// Which worker this is.
+    pub worker: u16,
+    /// This core's counters and records.
+    pub core: Arc<Core>,
+    /// Idle upstream connections.
+    pub pool: RefCell<Pool<R::Outbox>>,
+    /// For request ids and jitter.
+    pub rng: RefCell<Rng>,
+    shared: Shared,
+    table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
+    live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+}
+
+impl<R: Runtime> Shard<R> {
+    /// The shard of worker `worker`.
+    pub fn new(rt: R, worker: u16, core: Arc<Core>, shared: Shared, seed: u64) -> Shard<R> {
+        Shard {
+            rt,
+            worker,
+            core,
+            pool: RefCell::default(),
+            rng: RefCell::new(Rng(seed)),
+            table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
+            live: RefCell::new(Cache::new(Arc::clone(&shared.live))),
+            shared,
+        }
+    }
+
+    /// The table in force, pinned: it stays the same for whoever holds it.
+    pub fn table(&self) -> Arc<Table> {
+        Arc::clone(self.table.borrow_mut().load())
+    }
+
+    /// Addresses and model lists as of now.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(self.live.borrow_mut().load())
+    }
+
+    /// Whether the process takes no new work.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+
+    /// How to connect to an upstream of `table`.
+    pub fn endpoint(&self, table: &Table, upstream: UpstreamSlot) -> Endpoint {
+        Endpoint {
+            tls: self.shared.tls.get(upstream.index()).cloned().flatten(),
+            connect: table.patience.connect,
+            handshake: table.patience.tls,
+        }
+    }
+
+    /// Claims `bytes` of body memory from the process; `None` when it would hold more than `max`.
+    pub fn claim(&self, bytes: u64, max: u64) -> Option<Claim> {
+        let mut claim = Claim { bodies: Arc::clone(&self.shared.bodies), core: Arc::clone(&self.core), bytes: 0, max };
+        claim.grow_to(bytes).then_some(claim)
+    }
+}
+
+/// A share of the process's body memory, given back when dropped.
+pub struct Claim {
+    bodies: Arc<AtomicU64>,
+    core: Arc<Core>,
+    bytes: u64,
+    max: u64,
+}
+
+impl Claim {
+    /// Makes the claim at least `bytes` large; false, and unchanged, when the process would hold too much.
+    pub fn grow_to(&mut self, bytes: u64) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if more == 0 {
+            return true;
+        }
+        let held = self.bodies.fetch_add(more, Ordering::Relaxed);
+        if held.saturating_add(more) > self.max {
+            self.bodies.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.core.counters.bodies_bytes.add(more as i64);
+        self.bytes += more;
+        true
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.bodies.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.core.counters.bodies_bytes.sub(self.bytes as i64);
+    }
+}

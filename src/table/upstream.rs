@@ -1,0 +1,114 @@
+//! Where requests can be sent, and with which credential. Addresses are not here: names are resolved by `control`.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+/// The kind of service behind an upstream; each is a preset of base URL, credential header and dialect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// The Anthropic API itself.
+    Anthropic,
+    /// Another service that speaks Anthropic Messages; it has a base URL of its own.
+    AnthropicCompatible,
+}
+
+impl Provider {
+    /// As written in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Provider::Anthropic => "anthropic",
+            Provider::AnthropicCompatible => "anthropic-compatible",
+        }
+    }
+}
+
+/// One account or deployment of a provider.
+pub struct Upstream {
+    /// Unique in the table.
+    pub name: Arc<str>,
+    /// Which preset it came from.
+    pub provider: Provider,
+    /// Whether it is spoken to over TLS.
+    pub tls: bool,
+    /// DNS name or address, without brackets.
+    pub host: Arc<str>,
+    /// TCP port.
+    pub port: u16,
+    /// Put before every path; begins with `/` and does not end with one, or is empty.
+    pub base_path: String,
+    /// What `Host` says: with the port when it is not the scheme's own.
+    pub host_header: String,
+    /// The pool, in file order; empty when the upstream wants none.
+    pub credentials: Vec<Credential>,
+    /// Further roots that its certificate may come from, as DER, next to the public ones.
+    pub extra_ca: Vec<Vec<u8>>,
+}
+
+/// One credential of an upstream.
+pub struct Credential {
+    /// Unique in the upstream; stands in logs and metrics in the secret's place.
+    pub name: Arc<str>,
+    /// What goes to the upstream.
+    pub header: SecretLine,
+}
+
+/// A rendered header field with its line end, such as `x-api-key: ...\r\n`. Has no `Debug`, no `Display` and no copy;
+/// its memory is overwritten when it is dropped.
+pub struct SecretLine(Zeroizing<Vec<u8>>);
+
+impl SecretLine {
+    /// `x-api-key: <secret>\r\n`.
+    pub fn x_api_key(secret: &str) -> SecretLine {
+        SecretLine::render("x-api-key: ", secret)
+    }
+
+    /// `authorization: Bearer <secret>\r\n`.
+    pub fn bearer(secret: &str) -> SecretLine {
+        SecretLine::render("authorization: Bearer ", secret)
+    }
+
+    fn render(before: &str, secret: &str) -> SecretLine {
+        let mut line = Zeroizing::new(Vec::with_capacity(before.len() + secret.len() + 2));
+        line.extend_from_slice(before.as_bytes());
+        line.extend_from_slice(secret.as_bytes());
+        line.extend_from_slice(b"\r\n");
+        SecretLine(line)
+    }
+
+    /// The bytes to send, line end included.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// What is wrong with a text as a credential: it must fit in a header field (RFC 9110 section 5.5), and none that a
+/// provider hands out holds a space.
+pub fn secret_fault(secret: &str) -> Option<&'static str> {
+    match secret.as_bytes() {
+        [] => Some("is empty"),
+        bytes if bytes.iter().any(|b| !(0x21..=0x7e).contains(b)) => {
+            Some("holds a space, a line break or a non-ASCII character")
+        }
+        bytes if bytes.len() > 4096 => Some("is longer than 4096 bytes"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_fields() {
+        assert_eq!(SecretLine::x_api_key("k").as_bytes(), b"x-api-key: k\r\n");
+        assert_eq!(SecretLine::bearer("k").as_bytes(), b"authorization: Bearer k\r\n");
+    }
+
+    #[test]
+    fn a_secret_cannot_break_out_of_its_line() {
+        assert!(secret_fault("k\r\nx: y").is_some());
+        assert!(secret_fault("").is_some());
+        assert_eq!(secret_fault("sk-ant-api03-_-AA"), None);
+    }
+}

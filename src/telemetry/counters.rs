@@ -1,0 +1,260 @@
+//! What a core counts. Each number has one writer, the core itself, so that adding is a load and a store without a
+//! locked instruction; every thread may read, and sees values that are at most a moment old.
+
+use super::{histogram::Histogram, record::Record};
+use crate::base::{Kind, Origin, UpstreamSlot, failure::TABLE};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+/// Upstreams that are counted apart; the slots after them share the last place, so that labels stay bounded.
+pub const UPSTREAMS_MAX: usize = 64;
+/// Every status that HTTP has a class for.
+const STATUSES: std::ops::Range<usize> = 100..600;
+/// One place for each row of the failure table, and one for a reason that is not in it.
+const REASONS: usize = TABLE.len() + 1;
+
+/// A number that only grows. One thread writes it.
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Zero.
+    pub const fn new() -> Counter {
+        Counter(AtomicU64::new(0))
+    }
+
+    /// Adds `n`. Only the owner may: two writers would lose counts.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Default for Counter {
+    fn default() -> Counter {
+        Counter::new()
+    }
+}
+
+/// A level that rises and falls. One thread writes it; what begins on one core and ends on another makes one core's
+/// level negative, and the sum over the cores true.
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Zero.
+    pub const fn new() -> Gauge {
+        Gauge(AtomicI64::new(0))
+    }
+
+    /// Raises the level by `n`. Only the owner may.
+    pub fn add(&self, n: i64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Lowers the level by `n`. Only the owner may.
+    pub fn sub(&self, n: i64) {
+        self.add(n.wrapping_neg());
+    }
+
+    /// The level now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Default for Gauge {
+    fn default() -> Gauge {
+        Gauge::new()
+    }
+}
+
+/// What is counted for each upstream.
+#[derive(Default)]
+pub struct UpstreamCounters {
+    /// Exchanges that ended here, by the class of the status that the client got: 1xx to 5xx.
+    pub answers: [Counter; 5],
+    /// Exchanges that ended here and that the upstream, or the way to it, made fail.
+    pub failures: Counter,
+    /// Connections opened.
+    pub connects: Counter,
+    /// Connections that could not be opened: refused, timed out, or no TLS.
+    pub connect_failures: Counter,
+    /// Requests sent on a connection that had served before.
+    pub reuses: Counter,
+    /// Requests sent a second time, because a reused connection turned out to be closed.
+    pub replays: Counter,
+    /// Connections that wait in the pool.
+    pub idle: Gauge,
+}
+
+/// All that one core counts.
+pub struct Counters {
+    /// Requests whose head was read.
+    pub requests: Counter,
+    /// Client connections accepted.
+    pub accepted: Counter,
+    /// Client connections open.
+    pub connections: Gauge,
+    /// Exchanges in flight.
+    pub exchanges: Gauge,
+    /// Answers that are streaming now.
+    pub streams: Gauge,
+    /// Bytes of request bodies held now.
+    pub bodies_bytes: Gauge,
+    /// Bytes of request bodies received.
+    pub bytes_in: Counter,
+    /// Bytes of answer bodies sent.
+    pub bytes_out: Counter,
+    /// SSE events passed on.
+    pub events: Counter,
+    /// Panics that ended one task and nothing else.
+    pub panics: Counter,
+    /// Records that gave way because the access log was behind.
+    pub records_lost: Counter,
+    /// Turns of the core's loop; it stands still when the core does.
+    pub beats: Counter,
+    /// Until the whole request was read.
+    pub body_read: Histogram,
+    /// From the request until the first byte of the answer.
+    pub first_byte: Histogram,
+    /// From the request until the end of the answer.
+    pub duration: Histogram,
+    /// forebay's own part of the duration: without waiting for the client or the upstream.
+    pub overhead: Histogram,
+    statuses: [Counter; STATUSES.end - STATUSES.start],
+    reasons: [Counter; REASONS],
+    upstreams: [UpstreamCounters; UPSTREAMS_MAX],
+}
+
+impl Counters {
+    /// All zero.
+    pub fn new() -> Counters {
+        Counters {
+            requests: Counter::new(),
+            accepted: Counter::new(),
+            connections: Gauge::new(),
+            exchanges: Gauge::new(),
+            streams: Gauge::new(),
+            bodies_bytes: Gauge::new(),
+            bytes_in: Counter::new(),
+            bytes_out: Counter::new(),
+            events: Counter::new(),
+            panics: Counter::new(),
+            records_lost: Counter::new(),
+            beats: Counter::new(),
+            body_read: Histogram::new(),
+            first_byte: Histogram::new(),
+            duration: Histogram::new(),
+            overhead: Histogram::new(),
+            statuses: [const { Counter::new() }; STATUSES.end - STATUSES.start],
+            reasons: [const { Counter::new() }; REASONS],
+            upstreams: std::array::from_fn(|_| UpstreamCounters::default()),
+        }
+    }
+
+    /// Exchanges that ended with `status`; a status outside 100..600 counts as 599.
+    pub fn status(&self, status: u16) -> &Counter {
+        let at = usize::from(status).wrapping_sub(STATUSES.start).min(self.statuses.len() - 1);
+        &self.statuses[at]
+    }
+
+    /// Exchanges that ended with a failure of `kind`.
+    pub fn failures(&self, kind: Kind) -> &Counter {
+        &self.reasons[kind as usize]
+    }
+
+    /// Exchanges that ended with a reason that the failure table does not have.
+    pub fn other_failures(&self) -> &Counter {
+        &self.reasons[TABLE.len()]
+    }
+
+    /// The counters of an upstream.
+    pub fn upstream(&self, slot: UpstreamSlot) -> &UpstreamCounters {
+        &self.upstreams[slot.index().min(UPSTREAMS_MAX - 1)]
+    }
+
+    /// Counts and measures an exchange that has ended. `requests`, the bytes and the events are counted as they come,
+    /// because a stream lasts for minutes.
+    pub fn observe(&self, record: &Record) {
+        self.status(record.status).add(1);
+        if !record.reason.is_empty() {
+            let row = TABLE.iter().find(|row| row.reason == record.reason);
+            row.map_or(self.other_failures(), |row| self.failures(row.kind)).add(1);
+        }
+        if let Some(slot) = record.upstream_slot {
+            let upstream = self.upstream(slot);
+            let class = usize::from(record.status / 100).clamp(1, 5) - 1;
+            upstream.answers[class].add(1);
+            if record.origin == Some(Origin::Upstream) {
+                upstream.failures.add(1);
+            }
+        }
+        self.body_read.observe(record.body_us);
+        if record.first_byte_us > 0 {
+            self.first_byte.observe(record.first_byte_us);
+        }
+        self.duration.observe(record.duration_us);
+        self.overhead.observe(record.overhead_us);
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{base::Wall, telemetry::RequestId};
+
+    fn record() -> Record {
+        Record::new(Wall(1), RequestId::new(Wall(1), 1), 0)
+    }
+
+    #[test]
+    fn a_failure_is_counted_once_under_each_label() {
+        let counters = Counters::new();
+        let mut failed = record();
+        failed.status = 504;
+        failed.origin = Some(Origin::Upstream);
+        failed.reason = Kind::ConnectTimeout.row().reason;
+        failed.upstream_slot = Some(UpstreamSlot(3));
+        counters.observe(&failed);
+        assert_eq!(counters.status(504).get(), 1);
+        assert_eq!(counters.failures(Kind::ConnectTimeout).get(), 1);
+        assert_eq!(counters.other_failures().get(), 0);
+        assert_eq!(counters.upstream(UpstreamSlot(3)).failures.get(), 1);
+        assert_eq!(counters.upstream(UpstreamSlot(3)).answers[4].get(), 1);
+    }
+
+    #[test]
+    fn labels_stay_bounded_whatever_comes() {
+        let counters = Counters::new();
+        let mut odd = record();
+        odd.status = 0;
+        odd.reason = "a reason of tomorrow";
+        odd.upstream_slot = Some(UpstreamSlot(u32::MAX));
+        counters.observe(&odd);
+        odd.status = 999;
+        counters.observe(&odd);
+        assert_eq!(counters.status(599).get(), 2);
+        assert_eq!(counters.other_failures().get(), 2);
+        assert_eq!(counters.upstream(UpstreamSlot(63)).answers[0].get(), 1);
+        assert_eq!(counters.upstream(UpstreamSlot(63)).answers[4].get(), 1);
+    }
+
+    #[test]
+    fn an_exchange_without_an_answer_has_no_first_byte() {
+        let counters = Counters::new();
+        let mut gone = record();
+        gone.duration_us = 10;
+        counters.observe(&gone);
+        let mut first_byte = super::super::histogram::Snapshot::default();
+        first_byte.add(&counters.first_byte);
+        assert_eq!(first_byte.count(), 0);
+    }
+}
