@@ -20,7 +20,9 @@ mod options;
 mod rules;
 mod sample;
 mod script;
+mod server;
 mod stream;
+mod thread;
 
 pub use behave::Behaviour;
 pub use engine::{Engine, Request};
@@ -29,6 +31,8 @@ pub use log::{Ending, Row};
 pub use options::{Key, Options};
 pub use rules::Rule;
 pub use script::{Script, Step};
+pub use server::serve;
+pub use thread::{Handle, spawn_on_thread};
 
 #[cfg(test)]
 mod tests;

@@ -25,8 +25,9 @@ impl Key {
 /// How to build an engine. `Options::default()` accepts every credential, limits nothing, and listens on a free
 /// loopback port.
 #[derive(Clone)]
+#[allow(clippy::struct_excessive_bools)] // each is one independent switch
 pub struct Options {
-    /// Where `spawn_on_thread` listens. Only loopback addresses are taken.
+    /// Where `spawn_on_thread` listens. On any address, `/sim/` answers loopback peers only.
     pub listen: SocketAddr,
     /// The seed of all ids.
     pub seed: u64,
@@ -46,6 +47,8 @@ pub struct Options {
     pub hash_bodies: bool,
     /// Refuses what the API refuses about `anthropic-version`.
     pub strict: bool,
+    /// `spawn_on_thread` never uses io_uring.
+    pub force_epoll: bool,
 }
 
 impl Default for Options {
@@ -62,6 +65,7 @@ impl Default for Options {
             log_rows_max: LOG_ROWS_DEFAULT,
             hash_bodies: false,
             strict: false,
+            force_epoll: false,
         }
     }
 }
