@@ -1,7 +1,7 @@
 //! How many tokens a request is, and how many of them the prompt cache already knows.
 //!
-//! The estimate is ours and deterministic: a quarter of the bytes of all keys and string values (rounded up), `type`
-//! and `cache_control` left out, an image counted as 1600 tokens. The cache remembers prefix hashes in the order tools,
+//! The estimate is ours and deterministic: a quarter of the bytes of all string values and keys (rounded up), but for
+//! `type`, `cache_control` and a text block's own keys; an image counted as 1600 tokens. The cache remembers prefix hashes in the order tools,
 //! system, messages (R72), as the API does: written at each `cache_control` mark, found at a mark or up to 20 blocks
 //! before it, kept 5 minutes (or an hour, if asked) from its last use.
 
@@ -109,7 +109,11 @@ struct Scale {
 
 impl Scale {
     fn block(&mut self, block: &Value) {
-        self.weigh(block);
+        // A text block and a plain string are the same prompt.
+        match text_of(block).filter(|_| block.get("type").and_then(Value::as_str) == Some("text")) {
+            Some(text) => self.text(text),
+            None => self.weigh(block),
+        }
         let inner = array(block.get("content")).iter().rev().find_map(mark_of);
         self.found.push(Boundary {
             hash: self.hasher.finish(),
@@ -118,13 +122,15 @@ impl Scale {
         });
     }
 
+    fn text(&mut self, text: &str) {
+        text.hash(&mut self.hasher);
+        self.bytes += text.len() as u64;
+    }
+
     /// `serde_json` has bounded the depth.
     fn weigh(&mut self, value: &Value) {
         match value {
-            Value::String(text) => {
-                text.hash(&mut self.hasher);
-                self.bytes += text.len() as u64;
-            }
+            Value::String(text) => self.text(text),
             Value::Array(items) => {
                 items.len().hash(&mut self.hasher);
                 items.iter().for_each(|item| self.weigh(item));
@@ -235,8 +241,11 @@ mod tests {
     #[test]
     fn the_estimate_is_a_quarter_of_the_bytes() {
         let prompt = boundaries(&turn(&["12345678", "abcd"], 9));
-        // Each block: its text and the four bytes of the key `text`.
-        assert_eq!(total(&prompt), 5);
+        assert_eq!(total(&prompt), 3);
+        assert_eq!(
+            prompt.last(),
+            boundaries(&turn(&["12345678", "abcd"], 1)).last().map(|b| Boundary { mark: None, ..*b }).as_ref()
+        );
         let image = json!({"messages": [{"role": "user", "content": [{"type": "image", "source": {"data": "A".repeat(90_000)}}]}]});
         assert_eq!(total(&boundaries(&image)), 1_600);
     }
@@ -244,10 +253,10 @@ mod tests {
     #[test]
     fn a_conversation_reads_what_its_last_turn_wrote() {
         let mut cache = PromptCache::default();
-        let (a, b) = ("a".repeat(396), "b".repeat(396));
+        let (a, b) = ("a".repeat(400), "b".repeat(400));
         let first = cache.split(1, &boundaries(&turn(&[&a], 0)), 10, Mono(0));
         assert_eq!(first, Input { fresh: 0, write: 100, write_hour: 0, read: 0 });
-        let second = boundaries(&turn(&[&a, &b, "tail"], 1));
+        let second = boundaries(&turn(&[&a, &b, "tailtail"], 1));
         assert_eq!(cache.split(1, &second, 10, Mono(1)), Input { fresh: 2, write: 100, write_hour: 0, read: 100 });
         assert_eq!(cache.split(2, &second, 10, Mono(1)).read, 0, "another owner's cache is another cache");
     }
@@ -255,7 +264,7 @@ mod tests {
     #[test]
     fn a_prefix_is_forgotten_five_minutes_after_its_last_use() {
         let mut cache = PromptCache::default();
-        let prompt = boundaries(&turn(&[&"a".repeat(396)], 0));
+        let prompt = boundaries(&turn(&[&"a".repeat(400)], 0));
         let minutes = |n: u64| Mono(0).after(Span::from_secs(n * 60));
         cache.split(1, &prompt, 10, minutes(0));
         assert_eq!(cache.split(1, &prompt, 10, minutes(4)).read, 100);

@@ -11,18 +11,24 @@ use crate::{
 };
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
     io,
     net::{SocketAddr, TcpListener},
+    pin::pin,
     rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Poll, Waker},
     thread::{self, JoinHandle},
 };
 
 /// How often the thread looks whether it should stop.
 const STOP_TICK: Span = Span::from_ms(10);
+/// How long its connections may take to end then.
+const STOP_MAX: Span = Span::from_secs(1);
 /// How long to wait when accept(2) fails.
 const ACCEPT_PAUSE: Span = Span::from_ms(50);
 
@@ -75,45 +81,87 @@ pub fn spawn_on_thread(options: Options) -> io::Result<Handle> {
 
 async fn run(ring: Ring, socket: TcpListener, engine: Rc<RefCell<Engine>>, stop: Arc<AtomicBool>) {
     let Ok(listener) = ring.listen(socket) else { return };
-    let closer = listener.closer();
-    ring.spawn(accept(ring.clone(), listener, engine, Arc::clone(&stop)));
+    let (closer, house) = (listener.closer(), Rc::new(House::default()));
+    let guest = Guest::new(&house);
+    ring.spawn(accept(ring.clone(), listener, engine, guest));
     while !stop.load(Ordering::Acquire) {
         ring.sleep_until(ring.now().after(STOP_TICK)).await;
     }
     closer.close();
+    house.stop();
+    // The loop forgets its tasks when it ends, and their sockets with them: they end themselves before.
+    let until = ring.now().after(STOP_MAX);
+    while house.guests.get() > 0 && ring.now() < until {
+        ring.sleep_until(ring.now().after(Span::from_ms(1))).await;
+    }
+    ring.sleep_until(ring.now().after(STOP_TICK)).await;
 }
 
-async fn accept(ring: Ring, listener: Listener, engine: Rc<RefCell<Engine>>, stop: Arc<AtomicBool>) {
-    let open = Rc::new(Cell::new(0_usize));
-    while !stop.load(Ordering::Acquire) {
+async fn accept(ring: Ring, listener: Listener, engine: Rc<RefCell<Engine>>, itself: Guest) {
+    while !itself.house.stopping.get() {
         let Ok(socket) = listener.accept().await else {
-            ring.sleep_until(ring.now().after(ACCEPT_PAUSE)).await;
+            if !itself.house.stopping.get() {
+                ring.sleep_until(ring.now().after(ACCEPT_PAUSE)).await;
+            }
             continue;
         };
-        if open.get() >= CONNECTIONS_MAX {
+        if itself.house.guests.get() > CONNECTIONS_MAX {
             continue;
         }
-        let counted = Counted::new(&open);
+        let guest = Guest::new(&itself.house);
         let work = serve(ring.clone(), socket, Rc::clone(&engine));
-        ring.spawn(async move {
-            let _counted = counted;
-            work.await;
-        });
+        ring.spawn(async move { guest.until_stopped(work).await });
     }
 }
 
-/// Counts a connection as long as its task lives.
-struct Counted(Rc<Cell<usize>>);
+/// The tasks of one simulator, so that they can be counted and told to end.
+#[derive(Default)]
+struct House {
+    guests: Cell<usize>,
+    last: Cell<u64>,
+    stopping: Cell<bool>,
+    wakers: RefCell<HashMap<u64, Waker>>,
+}
 
-impl Counted {
-    fn new(open: &Rc<Cell<usize>>) -> Counted {
-        open.set(open.get() + 1);
-        Counted(Rc::clone(open))
+impl House {
+    fn stop(&self) {
+        self.stopping.set(true);
+        self.wakers.take().into_values().for_each(Waker::wake);
     }
 }
 
-impl Drop for Counted {
+/// One task.
+struct Guest {
+    house: Rc<House>,
+    number: u64,
+}
+
+impl Guest {
+    fn new(house: &Rc<House>) -> Guest {
+        house.guests.set(house.guests.get() + 1);
+        house.last.set(house.last.get() + 1);
+        Guest { house: Rc::clone(house), number: house.last.get() }
+    }
+
+    /// Runs `work` to its end, or drops it when the simulator stops.
+    async fn until_stopped(&self, work: impl Future<Output = ()>) {
+        let (mut work, mut known) = (pin!(work), false);
+        poll_fn(|cx| {
+            if self.house.stopping.get() {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut known, true) {
+                self.house.wakers.borrow_mut().insert(self.number, cx.waker().clone());
+            }
+            work.as_mut().poll(cx)
+        })
+        .await;
+    }
+}
+
+impl Drop for Guest {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        self.house.guests.set(self.house.guests.get().saturating_sub(1));
+        self.house.wakers.borrow_mut().remove(&self.number);
     }
 }
