@@ -60,6 +60,8 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
+pub mod sim;
+
 /// Runs the command on the command line; its exit code is the process's.
 pub fn run() -> ExitCode {
     let code = match Cli::parse().command {
