@@ -7,6 +7,7 @@ mod doctor;
 mod env;
 mod keys;
 mod serve;
+mod sim;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -46,6 +47,8 @@ enum Command {
     Env(env::EnvArgs),
     /// Make keys.
     Keys(keys::KeysArgs),
+    /// Run the simulated provider alone, for load tests and to try a configuration.
+    Sim(sim::SimArgs),
 }
 
 /// `forebay doctor`.
@@ -60,8 +63,6 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-pub mod sim;
-
 /// Runs the command on the command line; its exit code is the process's.
 pub fn run() -> ExitCode {
     let code = match Cli::parse().command {
@@ -71,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Env(args) => env::run(&args),
         Command::Keys(args) => keys::run(&args),
+        Command::Sim(args) => sim::run(args),
     };
     ExitCode::from(code)
 }

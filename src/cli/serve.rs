@@ -12,8 +12,7 @@ use crate::{
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Where `serve` without a configuration listens.
-pub(super) const LISTEN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8484);
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8484);
 
 /// `forebay serve`.
 #[derive(clap::Args, Clone, Debug)]
@@ -64,7 +63,9 @@ fn without_config(args: &Args) -> u8 {
     };
     let listen = args.listen.unwrap_or(LISTEN);
     if !listen.ip().is_loopback() {
-        complain("forebay serve: without a configuration only this machine is served: give --listen a loopback address\n");
+        complain(
+            "forebay serve: without a configuration only this machine is served: give --listen a loopback address\n",
+        );
         return USAGE;
     }
     match local_table(api_key, args.upstream.as_deref(), listen) {
@@ -77,7 +78,11 @@ fn without_config(args: &Args) -> u8 {
 }
 
 /// The table of a run without a configuration, and the key that is made for it.
-pub(super) fn local_table(api_key: String, upstream: Option<&str>, listen: SocketAddr) -> Result<(Table, Secret), String> {
+pub(super) fn local_table(
+    api_key: String,
+    upstream: Option<&str>,
+    listen: SocketAddr,
+) -> Result<(Table, Secret), String> {
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random numbers")?;
     let secret = key::mint(random);
