@@ -1,5 +1,6 @@
 #!/bin/bash
-# run.sh [--driver ring|epoll|both|none] [--only NAME] [--list] [--keep]
+# run.sh [--driver ring|epoll|both|none] [--only NAME] [--list] [--keep]     (default: both)
+# run.sh --selftest [FAULT]     the scenarios behind a router that does one thing wrong: each must notice its fault
 # Runs the real clients through the real forebay, and judges by what passed on the wire. Nothing but loopback is needed, and where the
 # machine allows it nothing else can be reached: all of it runs in a network namespace of its own.
 #
@@ -24,6 +25,7 @@ case " $* " in
 esac
 
 RUN=(python3 tests/clients/harness/main.py "$@")
+if [ "${1:-}" = --selftest ]; then RUN=(python3 tests/clients/harness/selftest.py "${@:2}"); fi
 if [ "$(id -u)" = 0 ]; then ALONE=(unshare -n); else ALONE=(unshare -rn); fi
 if [ -z "${FOREBAY_CLIENTS_SHARED_NETWORK:-}" ] && "${ALONE[@]}" -- ip link set lo up 2>/dev/null; then
   exec "${ALONE[@]}" -- bash -c 'ip link set lo up && exec "$@"' run.sh "${RUN[@]}"

@@ -59,8 +59,8 @@ def reset_early(world):
 def cut_early(world):
     world.back.faults.append(Cut(b"text_delta", nth=1))
     run = world.machine().say("say hi")
-    recovered(world, run, requests=2)
     late_failure(world)
+    recovered(world, run, requests=2)
 
 
 @scenario("cut after a finished block")
@@ -68,10 +68,10 @@ def cut_late(world):
     """`claude` keeps the block and asks the model to continue; an error event here would make it do the whole turn again."""
     world.back.faults.append(Cut(b"content_block_stop", nth=1))
     run = world.machine().say("say hi")
+    late_failure(world)
+    check(b'"type":"error"' not in world.asked()[0].answer.replace(b" ", b""), "an error event came after a finished block")
     answered(run)
     check(len(world.asked()) == 2, "claude sent %d requests, not 2" % len(world.asked()), world.asked())
-    late_failure(world)
-    check(b'"type":"error"' not in world.asked()[0].answer.replace(b" ", b""), "an error event after a finished block")
     check(b"SIM-OK" in world.asked()[1].body, "claude lost the block that was finished")
 
 
@@ -80,8 +80,8 @@ def cut_tool(world):
     machine = world.machine()
     world.back.faults.append(Cut(b"input_json_delta", nth=2))
     run = machine.say("Read it [[sim:read=%s]]" % machine.file("s.txt", "tool-file-content"))
-    answered(run, "tool-file-content")
     late_failure(world)
+    answered(run, "tool-file-content")
 
 
 @scenario("error event in a stream")

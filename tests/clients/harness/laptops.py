@@ -2,7 +2,7 @@
 import json
 import os
 
-from judge import answered, check, clean, scenario, transparent
+from judge import answered, check, clean, scenario
 from stack import CONTACT
 
 LEFTOVER = "sk-ant-api03-" + "L0ver" * 19
@@ -11,13 +11,13 @@ LEFTOVER = "sk-ant-api03-" + "L0ver" * 19
 def refused_once(world, run, names):
     """The refusal is on the terminal, in our words, after one request, fast, and nothing went to the provider."""
     text = run.out + run.err
+    check(len(world.asked()) == 1, "not one request but %d" % len(world.asked()), world.asked())
     check(run.code != 0, "claude ended as if all were well", text[-300:])
     check("forebay" in text, "the terminal does not say who refused", text[-300:])
     if world.stack.routed:
         check(CONTACT in text, "the terminal does not say whom to ask", text[-300:])
         for name in names:
             check(name.lower() in text.lower(), "the terminal does not name what came (%r)" % name, text[-400:])
-    check(len(world.asked()) == 1, "not one request but %d" % len(world.asked()), world.asked())
     check(not world.given(), "a refused request reached the provider", world.given())
     check(world.asked()[0].answer_header("x-should-retry") == "false", "no x-should-retry: false")
     check(run.took_s < 15, "the refusal took %.1f s" % run.took_s)
@@ -57,18 +57,18 @@ def empty(world):
 
 @scenario("wrong x-api-key")
 def wrong_key(world):
-    refused_once(world, world.machine({"ANTHROPIC_API_KEY": LEFTOVER}).say("say hi", plain=True), ["Anthropic"])
+    refused_once(world, world.machine({"ANTHROPIC_API_KEY": LEFTOVER}).say("say hi", plain=True, timeout_s=20), ["Anthropic"])
 
 
 @scenario("wrong token")
 def wrong_token(world):
     typo = world.stack.key[:-1] + ("0" if world.stack.key[-1] != "0" else "1")
-    refused_once(world, world.machine({"ANTHROPIC_AUTH_TOKEN": typo}).say("say hi", plain=True), [])
+    refused_once(world, world.machine({"ANTHROPIC_AUTH_TOKEN": typo}).say("say hi", plain=True, timeout_s=20), [])
 
 
 @scenario("OpenRouter key")
 def openrouter_key(world):
-    run = world.machine({"ANTHROPIC_AUTH_TOKEN": "sk-or-v1-" + "0a1b" * 16}).say("say hi", plain=True)
+    run = world.machine({"ANTHROPIC_AUTH_TOKEN": "sk-or-v1-" + "0a1b" * 16}).say("say hi", plain=True, timeout_s=20)
     refused_once(world, run, ["OpenRouter"])
 
 
@@ -83,11 +83,11 @@ def login(machine):
 
 @scenario("claude.ai login with only the URL set")
 def only_login(world):
-    """401 would make `claude` refresh its login and ask again; so the router must use a status that it takes as final."""
+    """A 401 makes `claude` refresh its login and ask again, so the router needs a status that it takes as final."""
     machine = world.machine({})
     login(machine)
-    run = machine.say("say hi", plain=True)
-    if world.stack.routed:
+    run = machine.say("say hi", plain=True, timeout_s=20)
+    if world.stack.routed:                  # the stand-in answers 401 to everyone
         refused_once(world, run, ["claude.ai"])
     check("sk-ant-oat" in (world.asked()[0].header("authorization") or ""), "claude no longer sends its login: this scenario shows nothing")
 
@@ -104,23 +104,35 @@ def login_and_token(world):
 @scenario("no credential")
 def nothing(world):
     """`claude` itself refuses to start without any; nothing may have been asked."""
-    run = world.machine({}).say("say hi", plain=True)
+    run = world.machine({}).say("say hi", plain=True, timeout_s=20)
     check(run.code != 0 and "login" in (run.out + run.err), "claude started without a credential", run.brief())
     check(not world.asked(), "a request was sent", world.asked())
 
 
-@scenario("wrong token in a terminal")
-def wrong_token_terminal(world):
-    machine = world.machine({"ANTHROPIC_AUTH_TOKEN": "nobody-knows-this"})
+def refused_in_terminal(world, machine):
     machine.past_first_start()
     terminal = machine.terminal()
     try:
         check(terminal.wait("for agents"), "claude did not start in the terminal", terminal.screen[-300:])
         terminal.type("say hi")
         check(terminal.wait("forebay:", 10), "the refusal is not on the terminal", terminal.screen[-400:])
-        terminal.pump(1.5)
+        terminal.pump(2)
     finally:
         terminal.close()
     check(len(world.asked()) == 1, "not one request but %d" % len(world.asked()), world.asked())
     check(not world.given(), "a refused request reached the provider")
-    transparent(world)
+    return terminal.screen
+
+
+@scenario("wrong token in a terminal")
+def wrong_token_terminal(world):
+    refused_in_terminal(world, world.machine({"ANTHROPIC_AUTH_TOKEN": "nobody-knows-this"}))
+
+
+@scenario("claude.ai login in a terminal", router_only=True)
+def login_terminal(world):
+    """403 is no way out: in its auto mode `claude` then asks once more without its safeguards field. Nor is "run /login" good advice."""
+    machine = world.machine({})
+    login(machine)
+    screen = refused_in_terminal(world, machine)
+    check("run/login" not in screen.replace(" ", ""), "claude advises to log in, which is what this developer did", screen[-300:])

@@ -71,8 +71,9 @@ def sent_keys(exchange):
 
 
 class Stack:
-    def __init__(self, driver, forebay, directory, provider_command=None):
+    def __init__(self, driver, forebay, directory, provider_command=None, router_command=None):
         self.driver, self.forebay, self.directory = driver, forebay, directory
+        self.router_command = router_command    # instead of forebay, for selftest.py; may hold {port} {upstream} {key}
         self.processes, self.files = [], []
         self.credential = "sk-ant-org-" + secrets.token_hex(16)
         self.key = "fby_" + secrets.token_hex(32)
@@ -107,6 +108,10 @@ class Stack:
 
     def _router(self):
         port, self.admin_port = free_port(), free_port()
+        if self.router_command:
+            fill = {"{port}": str(port), "{upstream}": str(self.back.port), "{key}": self.key}
+            self._spawn("router", [fill.get(w, w) for w in self.router_command], port, {"FOREBAY_CLIENTS_CREDENTIAL": self.credential})
+            return port
         key_block = self._make_key()
         with open(self.path("forebay.toml"), "w") as file:
             file.write('[listen]\naddress = "127.0.0.1:%d"\n\n[admin]\naddress = "127.0.0.1:%d"\n\n' % (port, self.admin_port))
