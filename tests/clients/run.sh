@@ -12,17 +12,20 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
+# Without a router, and with another provider, forebay is not needed at all.
 case " $* " in
-  *" --list "* | *" --help "* | *" -h "* | *" --driver none "* | *" --driver=none "*) ;;
-  *)
-    if [ -z "${FOREBAY_BIN:-}" ]; then
-      cargo build --release --quiet
-      FOREBAY_BIN=${CARGO_TARGET_DIR:-target}/release/forebay
-    fi
-    FOREBAY_BIN=$(realpath "$FOREBAY_BIN")
-    export FOREBAY_BIN
-    ;;
+  *" --list "* | *" --help "* | *" -h "*) NEEDED= ;;
+  *" --driver none "* | *" --driver=none "* | *" --selftest "*) NEEDED=${FOREBAY_CLIENTS_PROVIDER:+no} NEEDED=${NEEDED:-yes} ;;
+  *) NEEDED=yes ;;
 esac
+if [ "$NEEDED" = yes ]; then
+  if [ -z "${FOREBAY_BIN:-}" ]; then
+    cargo build --release --quiet
+    FOREBAY_BIN=${CARGO_TARGET_DIR:-target}/release/forebay
+  fi
+  FOREBAY_BIN=$(realpath "$FOREBAY_BIN")
+  export FOREBAY_BIN
+fi
 
 RUN=(python3 tests/clients/harness/main.py "$@")
 if [ "${1:-}" = --selftest ]; then RUN=(python3 tests/clients/harness/selftest.py "${@:2}"); fi
