@@ -6,6 +6,7 @@ from judge import answered, check, clean, scenario
 from stack import CONTACT
 
 LEFTOVER = "sk-ant-api03-" + "L0ver" * 19
+LOGIN = "sk-ant-oat01-" + "A" * 80
 
 
 def refused_once(world, run, names):
@@ -76,7 +77,7 @@ def login(machine):
     """A developer who once ran /login: `claude` then sends this when only the base URL is set."""
     os.makedirs(os.path.join(machine.home, ".claude"))
     with open(os.path.join(machine.home, ".claude", ".credentials.json"), "w") as file:
-        json.dump({"claudeAiOauth": {"accessToken": "sk-ant-oat01-" + "A" * 80, "refreshToken": "sk-ant-ort01-" + "B" * 80,
+        json.dump({"claudeAiOauth": {"accessToken": LOGIN, "refreshToken": "sk-ant-ort01-" + "B" * 80,
                                      "expiresAt": 4102444800000, "scopes": ["user:inference", "user:profile"],
                                      "subscriptionType": "max", "rateLimitTier": "default_claude_max_20x"}}, file)
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 sys.dont_write_bytecode = True
 
-import answers, failures, laptops, sdks  # noqa: E401,F401 - importing registers the scenarios
+import answers, failures, laptops, sdks, audit  # noqa: E401,F401 - importing registers the scenarios, in this order
 from judge import SCENARIOS, World, Wrong
 from stack import Stack, StackError
 
@@ -92,7 +92,7 @@ def main():
         for driver in ("ring", "epoll") if options.driver == "both" else (options.driver,):
             good, bad = run_driver(driver, chosen, directory, clients())
             passed, failed = passed + good, failed + bad
-    except StackError as error:
+    except (StackError, OSError) as error:
         print("run.sh: %s" % error, file=sys.stderr)
         return 3
     finally:

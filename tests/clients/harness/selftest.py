@@ -10,7 +10,7 @@ import tempfile
 sys.dont_write_bytecode = True
 
 from judge import SCENARIOS, World
-from main import clients, run_one
+from main import clients, run_one  # main registers the scenarios
 from stack import Stack
 
 HERE = os.path.dirname(os.path.abspath(__file__))

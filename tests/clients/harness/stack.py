@@ -8,11 +8,13 @@ must. That mode shows what the clients do by themselves, and that a scenario's f
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 from faults import Answer
 from tap import Tap
@@ -122,6 +124,10 @@ class Stack:
         if self.driver == "epoll":
             environment["MONOIO_FORCE_LEGACY_DRIVER"] = "1"
         self._spawn("router", [self.forebay, "serve", "--config", self.path("forebay.toml")], port, environment)
+        kinds = list(self.metric("forebay_driver"))
+        wanted = "epoll" if self.driver == "epoll" else "io_uring"
+        if not kinds or not all(wanted in kind for kind in kinds):
+            raise StackError("asked for %s, the router runs on %s:\n%s" % (wanted, kinds, tail(self.path("router.log"))))
         return port
 
     def _make_key(self):
@@ -159,8 +165,19 @@ class Stack:
                     lines.append(json.loads(line))
         return lines
 
+    def metric(self, name):
+        """{labels: value} of one metric of the router, from its admin address."""
+        with urllib.request.urlopen("http://127.0.0.1:%d/metrics" % self.admin_port, timeout=5) as page:
+            lines = page.read().decode().splitlines()
+        samples = [re.fullmatch(r"%s(\{.*\})? (\S+)( .*)?" % re.escape(name), line) for line in lines]
+        return {m.group(1) or "": float(m.group(2)) for m in samples if m}
+
     def router_says(self):
         return tail(self.path("router.log"), 100_000)
+
+    def router_writes(self):
+        """All that the router has written, on both outputs."""
+        return self.router_says() + tail(self.path("router.out"), 10_000_000)
 
     def dead(self):
         return [name for name, process in self.processes if process.poll() is not None]
