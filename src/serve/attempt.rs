@@ -68,7 +68,7 @@ impl<'a> Order<'a> {
         bytes: &[u8],
         body: &Body,
     ) -> Result<Order<'a>, Failure> {
-        let incomplete = || Failure::new(Kind::Internal, "The upstream of this plan is incomplete. Report this.");
+        let incomplete = || Failure::new(Kind::Internal, "the upstream of this plan is incomplete. Report this.");
         let upstream = table.upstream(slot).ok_or_else(incomplete)?;
         let credential = upstream.credentials.first().ok_or_else(incomplete)?;
         let has_body = body.bytes > 0 || head.field(bytes, "content-length").is_some() || door.peeks();
@@ -340,5 +340,5 @@ fn answered<R: Runtime>(
 
 fn failed(order: &Order<'_>, kind: Kind, what: &str) -> Failure {
     let name = &order.upstream.name;
-    Failure::new(kind, format!("The upstream {name} {what}. Try again; if it lasts, tell the operator."))
+    Failure::new(kind, format!("the upstream {name} {what}. Try again; if it lasts, tell the operator."))
 }

@@ -142,7 +142,7 @@ fn plan(
         let closed = || {
             Failure::new(
                 Kind::UpstreamsDenied,
-                "No upstream is open to your key. Ask the operator which ones your team may use.",
+                "no upstream is open to your key. Ask the operator which ones your team may use.",
             )
         };
         return table.passthrough_upstream(caller).ok_or_else(closed);
@@ -150,7 +150,7 @@ fn plan(
     let Some(model) = body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()) else {
         return Err(Failure::new(
             Kind::BodyUnreadable,
-            "The request's body names no `model`. Add one, for example `claude-sonnet-5`.",
+            "the request's body names no `model`. Add one, for example `claude-sonnet-5`.",
         ));
     };
     story.record.model = Text::new(model.text.as_bytes());
@@ -158,7 +158,7 @@ fn plan(
     let target = plan
         .candidates(table)
         .next()
-        .ok_or_else(|| Failure::new(Kind::Internal, "A plan without a candidate. Report this."))?;
+        .ok_or_else(|| Failure::new(Kind::Internal, "a plan without a candidate. Report this."))?;
     let (upstream, at) = (target.upstream, model.at.clone());
     if let Some(id) = &target.model {
         let replaced = splice(&mut body.segments, at, format!("\"{id}\"").as_bytes());

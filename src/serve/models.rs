@@ -31,7 +31,7 @@ pub fn answer(
         return found.map(|model| model.json).ok_or_else(|| {
             Failure::new(
                 Kind::ModelUnknown,
-                "No model of that name is listed for your key. GET /v1/models tells which are.",
+                "no model of that name is listed for your key. GET /v1/models tells which are.",
             )
         });
     }

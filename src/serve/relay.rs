@@ -411,5 +411,5 @@ fn broke(kind: Kind, story: &Story) -> Failure {
     let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
     let what =
         if kind == Kind::AnswerIdle { "fell silent in the middle of its answer" } else { "broke its answer off" };
-    Failure::new(kind, format!("The upstream {upstream} {what}. Try again."))
+    Failure::new(kind, format!("the upstream {upstream} {what}. Try again."))
 }

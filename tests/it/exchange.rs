@@ -154,7 +154,7 @@ fn a_broken_stream_never_ends_cleanly() {
             if told {
                 let error = text.strip_prefix(&expected).unwrap();
                 assert!(error.starts_with("event: error\ndata: {\"type\":\"error\""), "{error}");
-                assert!(error.contains("forebay: The upstream main broke its answer off"), "{error}");
+                assert!(error.contains("forebay: the upstream main broke its answer off"), "{error}");
                 assert!(answer.complete);
             } else {
                 assert_eq!(text, expected, "only whole events go on");
