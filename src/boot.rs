@@ -1,1 +1,251 @@
-//! boot
+//! Building everything from one table, in order: sockets, then workers, then the word that it listens; and taking it
+//! down again. What can fail fails here, before a client is let in.
+
+use crate::{
+    base::{Rng, Span, UpstreamSlot},
+    control::{self, Format, Outputs, Signals},
+    net::{listener, tls},
+    rt::ring::{mono, wall},
+    serve::shard::Shared,
+    table::{Driver, Table, live::Live},
+    telemetry::Telemetry,
+    worker::{self, Assignment, Cpus},
+};
+use arc_swap::ArcSwap;
+use rustls::{ClientConfig, pki_types::ServerName};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+/// How long the start waits for the workers and for the upstreams' names. Past it, forebay serves all the same: a
+/// name that cannot be resolved now may be in a minute.
+const READY_MAX: Span = Span::from_secs(3);
+/// How often it looks.
+const READY_TICK: Span = Span::from_ms(2);
+
+/// Why forebay did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// A socket cannot be had.
+    #[error("cannot listen on {address} ({what}): {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The setting that asks for it.
+        what: &'static str,
+        /// Why.
+        error: io::Error,
+    },
+    /// The TLS settings of an upstream do not work.
+    #[error("upstream `{upstream}`: {error}")]
+    Tls {
+        /// Its name.
+        upstream: Arc<str>,
+        /// Why.
+        error: String,
+    },
+    /// The system refuses a thread, a signal handler or an event loop.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running forebay.
+pub struct Running {
+    /// Where clients connect, in the table's order, with the ports that the system chose.
+    pub addresses: Vec<SocketAddr>,
+    /// The operator's listener.
+    pub admin: Option<SocketAddr>,
+    /// The health listener.
+    pub health: Option<SocketAddr>,
+    /// Counters, and the driver of each worker.
+    pub telemetry: Arc<Telemetry>,
+    draining: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+    control: control::ControlHandle,
+}
+
+/// Starts everything; when this returns, clients are served.
+///
+/// # Errors
+/// See `BootError`.
+pub fn start(table: Table) -> Result<Running, BootError> {
+    silence_panics();
+    let cpus = worker::usable();
+    let count = table.runtime.workers.unwrap_or_else(|| cpus.workers()).max(1);
+    let Sockets { addresses, by_worker, admin, health } = Sockets::bind(&table, count)?;
+    let telemetry = Arc::new(Telemetry::new(count, wall(), env!("CARGO_PKG_VERSION")));
+    let shared = Shared {
+        tls: Arc::new(client_tls(&table)?),
+        live: Arc::new(ArcSwap::from_pointee(Live::unknown(table.upstreams.len()))),
+        table: Arc::new(ArcSwap::from_pointee(table)),
+        bodies: Arc::new(AtomicU64::new(0)),
+        draining: Arc::new(AtomicBool::new(false)),
+    };
+    let local = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let (admin_address, health_address) = (local(&admin), local(&health));
+    let control = control::start(control::Options {
+        table: Arc::clone(&shared.table),
+        live: Arc::clone(&shared.live),
+        telemetry: Arc::clone(&telemetry),
+        draining: Arc::clone(&shared.draining),
+        format: Format::of(shared.table.load().log),
+        outputs: Outputs::standard()?,
+        admin,
+        health,
+    })?;
+    let mut workers = start_workers(by_worker, &cpus, &telemetry, &shared)?;
+    wait_until_ready(&telemetry, &shared, &mut workers)?;
+    Ok(Running {
+        addresses,
+        admin: admin_address,
+        health: health_address,
+        telemetry,
+        draining: shared.draining,
+        workers,
+        control,
+    })
+}
+
+/// Every listening socket.
+struct Sockets {
+    addresses: Vec<SocketAddr>,
+    by_worker: Vec<Vec<TcpListener>>,
+    admin: Option<TcpListener>,
+    health: Option<TcpListener>,
+}
+
+impl Sockets {
+    fn bind(table: &Table, workers: usize) -> Result<Sockets, BootError> {
+        let bind = |address, count, what| {
+            listener::bind(address, count).map_err(|error| BootError::Listen { address, what, error })
+        };
+        let mut by_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for wanted in &table.listeners {
+            let sockets = bind(wanted.address, workers, "[listen]")?;
+            addresses.extend(sockets.first().map(TcpListener::local_addr).transpose()?);
+            by_worker.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
+        }
+        let single = |address: Option<SocketAddr>, what| match address {
+            Some(address) => Ok::<_, BootError>(bind(address, 1, what)?.pop()),
+            None => Ok(None),
+        };
+        Ok(Sockets {
+            addresses,
+            by_worker,
+            admin: single(table.admin, "[admin]")?,
+            health: single(table.health, "[health]")?,
+        })
+    }
+}
+
+/// A thread for each worker, pinned where there are CPUs for all.
+fn start_workers(
+    sockets: Vec<Vec<TcpListener>>,
+    cpus: &Cpus,
+    telemetry: &Telemetry,
+    shared: &Shared,
+) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+    let pinned = sockets.len() <= cpus.allowed.len();
+    let force_epoll = shared.table.load().runtime.driver == Driver::Epoll;
+    let mut seeds = Rng(wall().0 ^ mono().0.rotate_left(32) ^ u64::from(std::process::id()));
+    let mut workers = Vec::new();
+    for ((number, listeners), core) in sockets.into_iter().enumerate().zip(&telemetry.cores) {
+        let assignment = Assignment {
+            worker: number as u16,
+            cpu: pinned.then(|| cpus.allowed.get(number).copied()).flatten(),
+            listeners,
+            force_epoll,
+            core: Arc::clone(core),
+            shared: shared.clone(),
+            seed: seeds.next(),
+        };
+        let name = format!("forebay-{number}");
+        workers.push(thread::Builder::new().name(name).spawn(move || worker::run(assignment))?);
+    }
+    Ok(workers)
+}
+
+impl Running {
+    /// Waits for SIGINT or SIGTERM, then drains and ends.
+    ///
+    /// # Errors
+    /// A worker's, when its event loop ended by one.
+    pub fn until_signal(self, mut signals: Signals) -> io::Result<()> {
+        signals.wait();
+        self.stop()
+    }
+
+    /// Takes no new work, lets exchanges in flight end within their bound, and ends.
+    ///
+    /// # Errors
+    /// A worker's, when its event loop ended by one.
+    pub fn stop(self) -> io::Result<()> {
+        self.draining.store(true, Ordering::SeqCst);
+        let mut result = Ok(());
+        for worker in self.workers {
+            let ended = worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            result = result.and(ended);
+        }
+        self.control.shutdown();
+        result
+    }
+}
+
+/// TLS settings by upstream; they are shared by all workers.
+fn client_tls(table: &Table) -> Result<Vec<Option<(Arc<ClientConfig>, ServerName<'static>)>>, BootError> {
+    table
+        .upstreams
+        .iter()
+        .map(|upstream| {
+            if !upstream.tls {
+                return Ok(None);
+            }
+            let failed = |error: String| BootError::Tls { upstream: Arc::clone(&upstream.name), error };
+            let config = tls::client_config(&upstream.extra_ca).map_err(|error| failed(error.to_string()))?;
+            let name = ServerName::try_from(upstream.host.to_string()).map_err(|error| failed(error.to_string()))?;
+            Ok(Some((config, name)))
+        })
+        .collect()
+}
+
+fn wait_until_ready(
+    telemetry: &Telemetry,
+    shared: &Shared,
+    workers: &mut Vec<JoinHandle<io::Result<()>>>,
+) -> Result<(), BootError> {
+    let until = mono().after(READY_MAX);
+    loop {
+        if let Some(ended) = workers.iter().position(JoinHandle::is_finished) {
+            let result = workers.swap_remove(ended).join();
+            return Err(result.ok().and_then(Result::err).unwrap_or_else(|| io::Error::other("a worker ended")).into());
+        }
+        let listening = telemetry.cores.iter().all(|core| core.listening());
+        let live = shared.live.load();
+        let known = |slot: u32| {
+            let slot = UpstreamSlot(slot);
+            !live.addresses_of(slot).is_empty() || live.address_error(slot).is_some()
+        };
+        if listening && (0..live.addresses.len() as u32).all(known) || mono() >= until {
+            return Ok(());
+        }
+        thread::park_timeout(READY_TICK.to_std());
+    }
+}
+
+/// A panic's message may hold a piece of a request. The place is enough to find it; it is counted where it is caught.
+fn silence_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
+        #[allow(clippy::print_stderr)] // the log may be what panicked
+        {
+            eprintln!("forebay: internal error{place}; please report it");
+        }
+    }));
+}

@@ -173,6 +173,11 @@ impl FieldScan {
         Ok(())
     }
 
+    /// What has been found up to here; a later byte may still make the body unreadable.
+    pub fn so_far(&self) -> &Peeked {
+        &self.found
+    }
+
     /// The body is over: what it said. The scan is spent; `reset` makes it new.
     pub fn finish(&mut self) -> Result<Peeked, ScanError> {
         match (self.failed, self.at) {
