@@ -195,11 +195,12 @@ fn one(place: Place, what: Stranger) -> Failure {
             format!("`authorization` came without the scheme `Bearer`. {SET_KEY}; Claude Code adds the scheme."),
         ),
         Stranger::Kind(_) => {
+            let kind = kind_of(what);
             let leftover = if place == Place::XApiKey { " Run `unset ANTHROPIC_API_KEY`." } else { "" };
             let (what, header) = (noun(what), header);
             let message =
                 format!("{what} came in `{header}`, which is not a key of this gateway.{leftover} {SET_KEY}.");
-            (Kind::CredentialUnknown, message)
+            (kind, message)
         }
     };
     Failure::new(kind, message)
@@ -207,14 +208,22 @@ fn one(place: Place, what: Stranger) -> Failure {
 
 fn two(a: (Place, Stranger), b: (Place, Stranger)) -> Failure {
     let told = |(place, what): (Place, Stranger)| format!("{} in `{}`", noun(what), header(place));
+    let is_login = |(_, what)| kind_of(what) == Kind::LoginMisdirected;
     Failure::new(
-        Kind::CredentialUnknown,
+        if is_login(a) || is_login(b) { Kind::LoginMisdirected } else { Kind::CredentialUnknown },
         format!(
             "{} and {} came; neither is a key of this gateway. Run `unset ANTHROPIC_API_KEY`. {SET_KEY}.",
             told(a),
             told(b)
         ),
     )
+}
+
+fn kind_of(what: Stranger) -> Kind {
+    match what {
+        Stranger::Kind(KeyKind::ClaudeLogin) => Kind::LoginMisdirected,
+        Stranger::Kind(_) | Stranger::Scheme => Kind::CredentialUnknown,
+    }
 }
 
 fn header(place: Place) -> &'static str {

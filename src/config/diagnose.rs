@@ -16,13 +16,6 @@ pub struct Spot {
     pub end: usize,
 }
 
-impl Spot {
-    /// The place just after this one.
-    pub fn after(self) -> Spot {
-        Spot { start: self.end, ..self }
-    }
-}
-
 /// A value and where it was written.
 #[derive(Clone, Debug)]
 pub struct At<T> {
@@ -136,7 +129,7 @@ impl Problems {
 
     /// The report, in file and line order.
     pub fn report(mut self) -> Report {
-        self.list.sort_by(|a, b| a.at.cmp(&b.at));
+        self.list.sort_by_key(|problem| problem.at);
         Report { sources: self.sources, problems: self.list }
     }
 }

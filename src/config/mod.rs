@@ -44,7 +44,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Table, 
 pub fn load_from(path: &Path, host: &dyn Host) -> Result<Table, Report> {
     let mut problems = Problems::default();
     let table = match read_text(host, path) {
-        Ok(text) => read(&mut problems, host, path, text),
+        Ok(text) => read(&mut problems, host, path, &text),
         Err(fault) => {
             let file = problems.source(path, "".into());
             let at = Spot { file, start: 0, end: 0 };
@@ -62,13 +62,13 @@ pub fn load_from(path: &Path, host: &dyn Host) -> Result<Table, Report> {
 /// As `load`.
 pub fn parse(path: &Path, text: &str, host: &dyn Host) -> Result<Table, Report> {
     let mut problems = Problems::default();
-    let table = read(&mut problems, host, path, text.into());
+    let table = read(&mut problems, host, path, &text.into());
     table.ok_or_else(|| problems.report())
 }
 
-fn read(problems: &mut Problems, host: &dyn Host, path: &Path, text: Arc<str>) -> Option<Table> {
+fn read(problems: &mut Problems, host: &dyn Host, path: &Path, text: &Arc<str>) -> Option<Table> {
     let number = problems.source(path, text.clone());
-    let (root, readable) = syntax::parse(problems, number, &text);
+    let (root, readable) = syntax::parse(problems, number, text);
     if !readable {
         return None;
     }

@@ -122,17 +122,14 @@ impl<'d> Section<'d> {
         let near = nearest(text, free.map(|key| key.name));
         let meant = schema.keys.iter().find(|key| Some(key.name) == near);
         let cause = format!("`{text}` is not a key of {title}");
-        match meant {
-            Some(key) => {
-                problems.add(at, cause, format!("write `{}`", key.name), Remedy::replace(at, key.name));
-                self.keep(problems, key, at, value);
-            }
-            None => {
-                let names: Vec<&str> = self.schema.keys.iter().map(|key| key.name).collect();
-                let hint = format!("remove it; {title} has {}", names.join(", "));
-                let remedy = removal(problems, at, value);
-                problems.add(at, cause, hint, remedy);
-            }
+        if let Some(key) = meant {
+            problems.add(at, cause, format!("write `{}`", key.name), Remedy::replace(at, key.name));
+            self.keep(problems, key, at, value);
+        } else {
+            let names: Vec<&str> = schema.keys.iter().map(|key| key.name).collect();
+            let hint = format!("remove it; {title} has {}", names.join(", "));
+            let remedy = removal(problems, at, value);
+            problems.add(at, cause, hint, remedy);
         }
     }
 
@@ -158,13 +155,13 @@ impl<'d> Section<'d> {
     }
 
     /// Whether a key was written, well or ill shaped.
-    pub fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &'static str) -> bool {
         self.values.contains_key(name) || self.is_told(name)
     }
 
     /// Whether a key was written in a wrong shape, which has been told.
-    pub fn is_told(&self, name: &str) -> bool {
-        self.ill_shaped.iter().any(|told| *told == name)
+    pub fn is_told(&self, name: &'static str) -> bool {
+        self.ill_shaped.contains(&name)
     }
 
     /// A remedy that gives a key its example as value: instead of what it has, or as a new key.
@@ -299,16 +296,17 @@ fn tables<'d>(items: &'d DeArray<'d>) -> impl Iterator<Item = (&'d DeTable<'d>, 
 }
 
 fn fits(shape: Shape, value: &DeValue<'_>) -> bool {
-    let all = |check: fn(&DeValue<'_>) -> bool| value.as_array().is_some_and(|a| a.iter().all(|i| check(i.get_ref())));
+    let texts = || value.as_array().is_some_and(|items| items.iter().all(|item| item.get_ref().is_str()));
+    let tables = || value.as_array().is_some_and(|items| items.iter().all(|item| item.get_ref().is_table()));
     match shape {
         Shape::Text => value.is_str(),
         Shape::Flag => value.is_bool(),
         Shape::Number => value.is_integer(),
-        Shape::Texts => all(|item| item.is_str()),
-        Shape::TextOrTexts => value.is_str() || all(|item| item.is_str()),
+        Shape::Texts => texts(),
+        Shape::TextOrTexts => value.is_str() || texts(),
         Shape::Date => value.is_str() || value.as_datetime().is_some_and(|date| date.date.is_some()),
         Shape::Section => value.is_table(),
-        Shape::Sections => value.is_table() || all(|item| item.is_table()),
+        Shape::Sections => value.is_table() || tables(),
     }
 }
 

@@ -127,7 +127,7 @@ async fn tell<R: Runtime>(
     let answered = attempt::attempt(shard, client, &order, &mut body, story).await?;
     drop(body);
     verdict(answered.head.status, story)?;
-    Ok(relay::relay(shard, client, answered, story).await)
+    relay::relay(shard, client, answered, story).await
 }
 
 /// Where the request goes. An alias is put into the body here, and nowhere else is a body touched.

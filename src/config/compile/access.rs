@@ -29,11 +29,9 @@ pub(super) fn compile(problems: &mut Problems, written: &file::Access, scope: &S
         slots.dedup();
         slots
     });
-    let passthrough = written
-        .passthrough
-        .iter()
-        .filter_map(|prefix| prefix_is_good(problems, prefix).then(|| prefix.value.as_str().into()));
-    Access { models, upstreams, passthrough: passthrough.collect() }
+    let good = written.passthrough.iter().filter(|prefix| prefix_is_good(problems, prefix));
+    let passthrough: Vec<_> = good.map(|prefix| prefix.value.as_str().into()).collect();
+    Access { models, upstreams, passthrough }
 }
 
 /// An empty list would open nothing, which is rarely meant and said better by `disabled`.

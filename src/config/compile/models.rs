@@ -91,14 +91,10 @@ fn targets(problems: &mut Problems, written: &file::Model, upstreams: &Names) ->
     if written.targets.is_empty() && !written.targets_told {
         let first = upstreams.list.iter().find(|name| !name.is_empty()).map_or("anthropic", |name| name);
         let value = format!("[{{ upstream = {} }}]", quoted(first));
-        let remedy = match written.targets_at {
-            Some(at) => Remedy::replace(at, &value),
-            None => {
-                let line = line_at(&problems.text(written.at.file), written.at.start).end;
-                let at = super::Spot { start: line, end: line, ..written.at };
-                Remedy::replace(at, format!("\ntargets = {value}"))
-            }
-        };
+        let line = line_at(&problems.text(written.at.file), written.at.start).end;
+        let new = (super::Spot { start: line, end: line, ..written.at }, format!("\ntargets = {value}"));
+        let (at, text) = written.targets_at.map_or(new, |at| (at, value.clone()));
+        let remedy = Remedy::replace(at, text);
         problems.add(written.at, "[[model]] has no `targets`", format!("add `targets = {value}`"), remedy);
     }
     let mut targets: Vec<Target> = Vec::new();
