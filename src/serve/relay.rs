@@ -114,18 +114,20 @@ pub async fn relay<R: Runtime>(
             Ok(if close { After::Close } else { After::Next })
         }
         Err(Broken::Upstream(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
-        Err(broken) => Ok(ended(broken, broken_stream, frame, story)),
+        Err(broken) => Ok(ended(broken, broken_stream, frame, close, story)),
     }
 }
 
 /// What the log says of a relay that broke, and how the client is let go.
-fn ended(broken: Broken, told: bool, frame: Frame, story: &mut Story) -> After {
+fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Story) -> After {
     match broken {
         Broken::ClientGone => story.client_left(),
         Broken::ClientStalled => story.refuse(&Failure::new(Kind::ClientStalled, "")),
         Broken::Upstream(kind) => story.refuse(&Failure::new(kind, "")),
     }
     match (broken, frame) {
+        // The body's framing has ended; to close now would cost the client its next request.
+        (Broken::Upstream(_), _) if told && !close => After::Next,
         (Broken::Upstream(_), _) if told => After::Close,
         (Broken::Upstream(_), Frame::Close) => After::Abort,
         (Broken::ClientStalled, _) => After::Abort,
