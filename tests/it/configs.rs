@@ -173,13 +173,13 @@ fn check_tells_by_its_exit_code() {
 fn keys_for_three_hundred_people_are_good_keys() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);
-    let list: String = (0..300).map(|n| format!("p{n}@example.com,team-{}\n", n % 3)).collect();
-    fs::write(at("people.csv"), format!("email,team\n{list}")).expect("written");
+    let list: Vec<String> = (0..300).map(|n| format!("p{n}@example.com,team-{}", n % 3)).collect();
+    fs::write(at("people.csv"), format!("email,team\n{}\n", list.join("\n"))).expect("written");
     let out = directory.path().display().to_string();
     let from = at("people.csv").display().to_string();
     let made = forebay(&["keys", "new", "--from", &from, "--out-dir", &out, "--expires", "90d"]);
     assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
-    let teams: String = (0..3).map(|n| format!("[[team]]\nname = \"team-{n}\"\n")).collect();
+    let teams = "[[team]]\nname = \"team-0\"\n[[team]]\nname = \"team-1\"\n[[team]]\nname = \"team-2\"\n";
     let main = "include = [\"keys.d/*.toml\"]\n[listen]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\n\
                 provider = \"anthropic\"\ncredentials = [{ env = \"A\" }]\n";
     fs::write(at("forebay.toml"), format!("{main}{teams}")).expect("written");
