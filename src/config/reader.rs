@@ -126,7 +126,8 @@ impl<'d> Section<'d> {
             problems.add(at, cause, format!("write `{}`", key.name), Remedy::replace(at, key.name));
             self.keep(problems, key, at, value);
         } else {
-            let names: Vec<&str> = schema.keys.iter().map(|key| key.name).collect();
+            let offered = schema.keys.iter().filter(|key| !key.example.is_empty());
+            let names: Vec<&str> = offered.map(|key| key.name).collect();
             let hint = format!("remove it; {title} has {}", names.join(", "));
             let remedy = removal(problems, at, value);
             problems.add(at, cause, hint, remedy);
@@ -140,6 +141,7 @@ impl<'d> Section<'d> {
             self.values.insert(key.name, Kept { value, at });
             return;
         }
+        self.ill_shaped.push(key.name);
         let text = problems.text(at.file);
         let raw = text.get(value.span()).unwrap_or_default();
         let cause = format!("`{}` is {}, and must be {}", key.name, kind(value.get_ref()), key.shape.noun());
@@ -151,7 +153,6 @@ impl<'d> Section<'d> {
             (format!("write {better}"), Remedy::replace(at, better))
         };
         problems.add(at, cause, hint, remedy);
-        self.ill_shaped.push(key.name);
     }
 
     /// Whether a key was written, well or ill shaped.
@@ -337,6 +338,9 @@ fn reshape(key: &Key, value: &DeValue<'_>, raw: &str) -> Option<String> {
         (Shape::Text, DeValue::Integer(port)) if key.name == "address" => {
             Some(format!("\"127.0.0.1:{}\"", port.as_str().parse::<u16>().unwrap_or(8080)))
         }
+        (Shape::Text, DeValue::Integer(number)) if unit_of(key.example).is_some() => {
+            Some(format!("\"{}{}\"", number.as_str(), unit_of(key.example)?))
+        }
         (Shape::Text, DeValue::Array(items)) if items.len() == 1 => {
             Some(format!("\"{}\"", items.iter().next()?.get_ref().as_str()?))
         }
@@ -355,6 +359,14 @@ fn reshape(key: &Key, value: &DeValue<'_>, raw: &str) -> Option<String> {
         (Shape::Texts | Shape::TextOrTexts, _) if scalar => Some(format!("[\"{raw}\"]")),
         _ => None,
     }
+}
+
+/// The unit of a quantity without one, told by the example of its key: a bare size is in bytes.
+fn unit_of(example: &str) -> Option<&str> {
+    let text = example.trim_matches('"');
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    (unit.len() < text.len() && !unit.is_empty() && unit.bytes().all(|b| b.is_ascii_alphabetic()))
+        .then(|| if unit.ends_with("iB") { "B" } else { unit })
 }
 
 /// A remedy that takes a key and its value out of its file, with its line when nothing else is on it.

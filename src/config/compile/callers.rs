@@ -84,7 +84,7 @@ impl Keys<'_> {
             problems.add(wanted.at, cause, "add the [[team]], or remove `team`", remedy);
             return None;
         }
-        self.team_names.find(problems, wanted).map(TeamSlot)
+        self.team_names.find(problems, wanted, wanted.at).map(TeamSlot)
     }
 
     fn expiry(&self, problems: &mut Problems, written: &At<String>) -> Option<Expiry> {

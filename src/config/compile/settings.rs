@@ -39,7 +39,8 @@ pub(super) fn zone(problems: &mut Problems, written: Option<&At<String>>) -> Tim
 pub(super) fn contact(problems: &mut Problems, written: Option<&At<String>>) -> Option<Arc<str>> {
     let At { value, at } = written?;
     if value.len() > CONTACT_BYTES_MAX || value.chars().any(char::is_control) {
-        let clean: String = value.chars().filter(|c| !c.is_control()).take(CONTACT_BYTES_MAX / 4).collect();
+        let clean: String =
+            value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CONTACT_BYTES_MAX / 4).collect();
         problems.add(
             *at,
             format!("`contact` is longer than {CONTACT_BYTES_MAX} bytes or holds a line break; it ends every refusal"),
@@ -93,7 +94,7 @@ pub(super) fn bounds(problems: &mut Problems, written: &file::Bounds) -> Bounds 
     let body_bytes_max = body.unwrap_or(defaults.body_bytes_max);
     let bodies_bytes_max = bodies.unwrap_or(defaults.bodies_bytes_max.max(body_bytes_max));
     if let Some(text) = written.bodies.as_ref().filter(|_| bodies_bytes_max < body_bytes_max) {
-        let better = format!("{}B", body_bytes_max.saturating_mul(16));
+        let better = value::size_text(body_bytes_max.saturating_mul(16));
         problems.add(
             text.at,
             "`bodies_max`, for all bodies together, is below what one body may have (`body_max`)",
