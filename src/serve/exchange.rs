@@ -225,7 +225,7 @@ impl Story {
     pub fn begin<R: Runtime>(shard: &Shard<R>, client: &Client<R::Outbox>) -> Story {
         let table = shard.table();
         let (started, at) = (shard.rt.now(), shard.rt.wall());
-        let mut record = Record::new(at, RequestId::new(at, shard.rng.borrow_mut().next()), shard.worker);
+        let mut record = Record::new(at, RequestId::new(at, shard.rng.borrow_mut().draw()), shard.worker);
         let bytes = client.head_bytes.live();
         record.generation = table.generation;
         record.method = Text::new(client.head.method.of(bytes));

@@ -129,8 +129,7 @@ fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Stor
         // The body's framing has ended; to close now would cost the client its next request.
         (Broken::Upstream(_), _) if told && !close => After::Next,
         (Broken::Upstream(_), _) if told => After::Close,
-        (Broken::Upstream(_), Frame::Close) => After::Abort,
-        (Broken::ClientStalled, _) => After::Abort,
+        (Broken::Upstream(_), Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
         _ => After::Drop,
     }
 }
