@@ -72,10 +72,7 @@ pub async fn relay<R: Runtime>(
     story.record.overhead_us += now.since(answered.arrived).as_us();
     story.record.first_byte_us = now.since(story.started).as_us();
     let head = render_head(&answered, story, frame, close);
-    let streams = story.record.stream;
-    if streams {
-        shard.core.counters.streams.add(1);
-    }
+    let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
     let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, .. } = answered;
     let mut flow = Flow {
         patience: story.table.patience,
@@ -84,7 +81,7 @@ pub async fn relay<R: Runtime>(
         to: &mut client.outbound,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
-        events: (streams && frame == Frame::Chunks).then(Events::default),
+        events: (story.record.stream && frame == Frame::Chunks).then(Events::default),
         head: Some(head),
         surplus: false,
         sent_bytes: 0,
@@ -101,9 +98,6 @@ pub async fn relay<R: Runtime>(
     let untold = flow.head.is_some();
     let reusable = !flow.surplus && request_sent && upstream_head.keep_alive;
     drop(flow);
-    if streams {
-        shard.core.counters.streams.sub(1);
-    }
     match outcome {
         Ok(()) => {
             if reusable {
