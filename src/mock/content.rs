@@ -43,7 +43,7 @@ pub(super) fn read(body: &Value) -> Turn {
         }
         turn.image = images(content).last().or(turn.image.take());
     }
-    turn.results = quote(&results.join(" | "), QUOTE_BYTES_MAX).to_owned();
+    quote(&results.join(" | "), QUOTE_BYTES_MAX).clone_into(&mut turn.results);
     turn.compaction = is_compaction(&turn.prompt);
     turn
 }

@@ -140,7 +140,7 @@ impl Played {
         for event in self.events()? {
             machine.take(&event)?;
         }
-        if machine.state != State::End { Err(format!("ended in {:?}", machine.state)) } else { Ok(machine.message) }
+        if machine.state == State::End { Ok(machine.message) } else { Err(format!("ended in {:?}", machine.state)) }
     }
 
     fn text(&self) -> String {
