@@ -4,15 +4,15 @@
 use crate::{
     base::{Rng, Span, UpstreamSlot},
     control::{self, Format, Outputs, Signals},
-    net::{listener, tls},
+    net::{Tls, listener, tls},
     rt::ring::{mono, wall},
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
     telemetry::Telemetry,
-    worker::{self, Assignment},
+    worker::{self, Assignment, Cpus},
 };
 use arc_swap::ArcSwap;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -78,28 +78,7 @@ pub fn start(table: Table) -> Result<Running, BootError> {
     silence_panics();
     let cpus = worker::usable();
     let count = table.runtime.workers.unwrap_or_else(|| cpus.workers()).max(1);
-    let bind = |address, workers, what| {
-        listener::bind(address, workers).map_err(|error| BootError::Listen { address, what, error })
-    };
-    let mut sockets: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
-    let mut addresses = Vec::new();
-    for wanted in &table.listeners {
-        for (worker, socket) in bind(wanted.address, count, "[listen]")?.into_iter().enumerate() {
-            if worker == 0 {
-                addresses.push(socket.local_addr()?);
-            }
-            sockets[worker].push(socket);
-        }
-    }
-    let single = |address: Option<SocketAddr>, what| {
-        address
-            .map(|address| bind(address, 1, what)?.pop().ok_or_else(|| io::Error::other("no socket").into()))
-            .transpose()
-    };
-    let (admin, health) = (single(table.admin, "[admin]")?, single(table.health, "[health]")?);
-    let local = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let (admin_address, health_address) = (local(&admin), local(&health));
-
+    let Sockets { addresses, by_worker, admin, health } = Sockets::bind(&table, count)?;
     let telemetry = Arc::new(Telemetry::new(count, wall(), env!("CARGO_PKG_VERSION")));
     let shared = Shared {
         tls: Arc::new(client_tls(&table)?),
@@ -108,6 +87,8 @@ pub fn start(table: Table) -> Result<Running, BootError> {
         bodies: Arc::new(AtomicU64::new(0)),
         draining: Arc::new(AtomicBool::new(false)),
     };
+    let local = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let (admin_address, health_address) = (local(&admin), local(&health));
     let control = control::start(control::Options {
         table: Arc::clone(&shared.table),
         live: Arc::clone(&shared.live),
@@ -118,23 +99,7 @@ pub fn start(table: Table) -> Result<Running, BootError> {
         admin,
         health,
     })?;
-    let pinned = count <= cpus.allowed.len();
-    let mut seeds = Rng(wall().0 ^ mono().0.rotate_left(32) ^ u64::from(std::process::id()));
-    let force_epoll = shared.table.load().runtime.driver == Driver::Epoll;
-    let mut workers = Vec::new();
-    for (number, listeners) in sockets.into_iter().enumerate() {
-        let assignment = Assignment {
-            worker: number as u16,
-            cpu: pinned.then(|| cpus.allowed.get(number).copied()).flatten(),
-            listeners,
-            force_epoll,
-            core: Arc::clone(&telemetry.cores[number]),
-            shared: shared.clone(),
-            seed: seeds.next(),
-        };
-        let name = format!("forebay-{number}");
-        workers.push(thread::Builder::new().name(name).spawn(move || worker::run(assignment))?);
-    }
+    let mut workers = start_workers(by_worker, &cpus, &telemetry, &shared)?;
     wait_until_ready(&telemetry, &shared, &mut workers)?;
     Ok(Running {
         addresses,
@@ -145,6 +110,66 @@ pub fn start(table: Table) -> Result<Running, BootError> {
         workers,
         control,
     })
+}
+
+/// Every listening socket.
+struct Sockets {
+    addresses: Vec<SocketAddr>,
+    by_worker: Vec<Vec<TcpListener>>,
+    admin: Option<TcpListener>,
+    health: Option<TcpListener>,
+}
+
+impl Sockets {
+    fn bind(table: &Table, workers: usize) -> Result<Sockets, BootError> {
+        let bind = |address, count, what| {
+            listener::bind(address, count).map_err(|error| BootError::Listen { address, what, error })
+        };
+        let mut by_worker: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut addresses = Vec::new();
+        for wanted in &table.listeners {
+            let sockets = bind(wanted.address, workers, "[listen]")?;
+            addresses.extend(sockets.first().map(TcpListener::local_addr).transpose()?);
+            by_worker.iter_mut().zip(sockets).for_each(|(worker, socket)| worker.push(socket));
+        }
+        let single = |address: Option<SocketAddr>, what| match address {
+            Some(address) => Ok::<_, BootError>(bind(address, 1, what)?.pop()),
+            None => Ok(None),
+        };
+        Ok(Sockets {
+            addresses,
+            by_worker,
+            admin: single(table.admin, "[admin]")?,
+            health: single(table.health, "[health]")?,
+        })
+    }
+}
+
+/// A thread for each worker, pinned where there are CPUs for all.
+fn start_workers(
+    sockets: Vec<Vec<TcpListener>>,
+    cpus: &Cpus,
+    telemetry: &Telemetry,
+    shared: &Shared,
+) -> io::Result<Vec<JoinHandle<io::Result<()>>>> {
+    let pinned = sockets.len() <= cpus.allowed.len();
+    let force_epoll = shared.table.load().runtime.driver == Driver::Epoll;
+    let mut seeds = Rng(wall().0 ^ mono().0.rotate_left(32) ^ u64::from(std::process::id()));
+    let mut workers = Vec::new();
+    for ((number, listeners), core) in sockets.into_iter().enumerate().zip(&telemetry.cores) {
+        let assignment = Assignment {
+            worker: number as u16,
+            cpu: pinned.then(|| cpus.allowed.get(number).copied()).flatten(),
+            listeners,
+            force_epoll,
+            core: Arc::clone(core),
+            shared: shared.clone(),
+            seed: seeds.draw(),
+        };
+        let name = format!("forebay-{number}");
+        workers.push(thread::Builder::new().name(name).spawn(move || worker::run(assignment))?);
+    }
+    Ok(workers)
 }
 
 impl Running {
@@ -174,7 +199,7 @@ impl Running {
 }
 
 /// TLS settings by upstream; they are shared by all workers.
-fn client_tls(table: &Table) -> Result<Vec<Option<(Arc<ClientConfig>, ServerName<'static>)>>, BootError> {
+fn client_tls(table: &Table) -> Result<Vec<Option<Tls>>, BootError> {
     table
         .upstreams
         .iter()

@@ -46,6 +46,7 @@ impl Span {
 
 impl Mono {
     /// The moment `span` later; saturates.
+    #[must_use]
     pub const fn after(self, span: Span) -> Mono {
         Mono(self.0.saturating_add(span.0))
     }

@@ -1,8 +1,9 @@
 //! `forebay sim`: the simulated provider alone, for load tests and for trying a configuration without a provider.
 
+use super::{USAGE, WRONG, complain};
 use crate::mock::{Key, LimitSet, Options, Rule, spawn_on_thread};
 use clap::Args;
-use std::{io::Write, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// What `forebay sim` takes.
 #[derive(Args, Debug)]
@@ -37,15 +38,13 @@ pub struct SimArgs {
 }
 
 /// Runs the simulator until the process is ended. Exit code 2: an argument makes no sense. 1: it cannot run.
-pub fn run(args: SimArgs) -> ExitCode {
-    let say = |text: &str| {
-        let _ = writeln!(std::io::stderr(), "forebay sim: {text}");
-    };
+pub(super) fn run(args: SimArgs) -> u8 {
+    let say = |text: &str| complain(&format!("forebay sim: {text}\n"));
     let options = match options(args) {
         Ok(options) => options,
         Err(wrong) => {
             say(&wrong);
-            return ExitCode::from(2);
+            return USAGE;
         }
     };
     match spawn_on_thread(options) {
@@ -53,15 +52,15 @@ pub fn run(args: SimArgs) -> ExitCode {
             say(&format!("the simulated provider listens on http://{}", handle.address));
             handle.wait();
             say("the simulated provider has ended unexpectedly");
-            ExitCode::FAILURE
+            WRONG
         }
         Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
             say(&error.to_string());
-            ExitCode::from(2)
+            USAGE
         }
         Err(error) => {
             say(&format!("cannot start: {error}"));
-            ExitCode::FAILURE
+            WRONG
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The base URL of an upstream, taken apart. Only what an API's base URL needs of RFC 3986: `http` or `https`, a host, a
 //! port, a path; no user, no query, no fragment.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// A base URL in parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BaseUrl {
     /// `https`.
     pub tls: bool,
@@ -28,6 +29,12 @@ impl BaseUrl {
             Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
             Err(_) => !self.host.contains('.') || INSIDE.iter().any(|end| self.host.ends_with(end)),
         }
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}://{}{}", if self.tls { "https" } else { "http" }, self.host_header, self.path)
     }
 }
 

@@ -5,7 +5,10 @@
 //! cluster's; it answers to every name unless it listens on loopback.
 
 use super::{Control, health, metrics, view};
-use crate::base::{Kind, Span};
+use crate::{
+    base::{Kind, Span},
+    rt::ring::mono,
+};
 use axum::{
     Router,
     extract::{Request, State},
@@ -99,7 +102,7 @@ fn not_found(scope: Scope) -> Response {
 }
 
 async fn healthz(State(control): State<Arc<Control>>) -> Response {
-    let stuck = health::not_alive(&control.telemetry, &control.pulses, control.now());
+    let stuck = health::not_alive(&control.telemetry, &control.pulses, mono());
     let status = if stuck.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer(status, &json!({ "alive": stuck.is_empty(), "reasons": stuck }))
 }

@@ -17,7 +17,8 @@ pub use signals::{Signals, Stop};
 pub use sink::Outputs;
 
 use crate::{
-    base::{Mono, Span, Wall},
+    base::Span,
+    rt::ring::{mono, wall},
     table::{Table, live::Live},
     telemetry::{RECORDS_MAX, Telemetry},
 };
@@ -34,7 +35,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::{runtime::Builder, runtime::Runtime, sync::oneshot};
 
@@ -78,7 +78,6 @@ pub struct Control {
     format: Format,
     sink: Sink,
     pulses: Vec<Pulse>,
-    epoch: Instant,
 }
 
 /// Ends the control thread. Dropped without `shutdown`, it ends it as well but does not wait.
@@ -112,8 +111,7 @@ pub fn start(options: Options) -> io::Result<ControlHandle> {
     };
     let listeners = [(adopt(options.admin)?, Scope::Admin), (adopt(options.health)?, Scope::Health)];
     let (sink, end) = Sink::open(options.outputs)?;
-    let epoch = clock();
-    let pulses = options.telemetry.cores.iter().map(|_| Pulse::new(Mono(0))).collect();
+    let pulses = options.telemetry.cores.iter().map(|_| Pulse::new(mono())).collect();
     let control = Arc::new(Control {
         table: options.table,
         live: options.live,
@@ -122,9 +120,8 @@ pub fn start(options: Options) -> io::Result<ControlHandle> {
         format: options.format,
         sink,
         pulses,
-        epoch,
     });
-    control.live.store(Arc::new(resolve::literals(&control.table.load().upstreams, control.wall())));
+    control.live.store(Arc::new(resolve::literals(&control.table.load().upstreams, wall())));
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("forebay-control".into())
@@ -179,7 +176,7 @@ async fn keep<F: Future<Output = ()> + Send + 'static>(
 
 async fn take_pulses(control: Arc<Control>) {
     loop {
-        health::not_alive(&control.telemetry, &control.pulses, control.now());
+        health::not_alive(&control.telemetry, &control.pulses, mono());
         tokio::time::sleep(PULSE_TICK.to_std()).await;
     }
 }
@@ -192,19 +189,6 @@ async fn write_log(control: Arc<Control>) {
 }
 
 impl Control {
-    /// Since the control thread began; not comparable with a worker's clock.
-    fn now(&self) -> Mono {
-        Mono(Span::from(clock().duration_since(self.epoch)).0)
-    }
-
-    /// The wall clock.
-    #[allow(clippy::disallowed_methods)] // the control thread reads the clock by itself: `rt`'s belongs to workers
-    #[allow(clippy::unused_self)] // as `now`; a test's control may own its time
-    fn wall(&self) -> Wall {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Wall(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-    }
-
     /// Publishes `live` as `change` leaves it; when that says `None`, there is nothing new. Only the control thread
     /// writes, and nothing waits in here, so that no change is lost.
     fn change_live(&self, upstreams: usize, change: impl FnOnce(&mut Live) -> Option<()>) {
@@ -217,15 +201,15 @@ impl Control {
 
     /// Waits for `span`, or until the table is not of `generation` any more.
     async fn pause(&self, span: Span, generation: u64) {
-        let until = self.now().after(span);
-        while self.now() < until && self.table.load().generation == generation {
-            let step = until.since(self.now()).min(TABLE_TICK);
+        let until = mono().after(span);
+        while mono() < until && self.table.load().generation == generation {
+            let step = until.since(mono()).min(TABLE_TICK);
             tokio::time::sleep(step.to_std()).await;
         }
     }
 
     fn readiness(&self) -> Readiness {
-        let stuck = health::not_alive(&self.telemetry, &self.pulses, self.now());
+        let stuck = health::not_alive(&self.telemetry, &self.pulses, mono());
         let draining = self.draining.load(Ordering::Acquire);
         health::readiness(&self.telemetry, &self.table.load(), &self.live.load(), draining, stuck)
     }
@@ -251,11 +235,6 @@ impl Control {
         }
         *count = 0;
     }
-}
-
-#[allow(clippy::disallowed_methods)] // the control thread reads the clock by itself: `rt`'s belongs to workers
-fn clock() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]

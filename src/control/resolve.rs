@@ -4,6 +4,7 @@
 use super::Control;
 use crate::{
     base::{Span, Wall},
+    rt::ring::wall,
     table::{
         Table, Upstream,
         live::{ADDRESSES_MAX, Addresses, Live},
@@ -45,7 +46,7 @@ pub async fn run(control: Arc<Control>) {
     loop {
         let (generation, all_found) = round(&control).await;
         let pause = if all_found { TTL } else { retry };
-        retry = if all_found { RETRY } else { Span(retry.0.saturating_mul(2).min(TTL.0)) };
+        retry = if all_found { RETRY } else { Span(retry.0.saturating_mul(2)).min(TTL) };
         control.pause(pause, generation).await;
     }
 }
@@ -77,7 +78,7 @@ async fn round(control: &Arc<Control>) -> (u64, bool) {
 /// Publishes what a look-up found, if that is news.
 fn learn(control: &Control, table: &Table, slot: usize, found: Result<Vec<SocketAddr>, Arc<str>>) {
     let Some(upstream) = table.upstreams.get(slot) else { return };
-    let now = control.wall();
+    let now = wall();
     control.change_live(table.upstreams.len(), |live| {
         let known = live.addresses.get_mut(slot)?;
         let new = merge(known, found, now)?;

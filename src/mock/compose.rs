@@ -30,7 +30,7 @@ pub(super) struct Ask<'a> {
 
 /// An id of the API's form: `prefix` and 24 characters.
 pub(super) fn id(prefix: &str, rng: &mut Rng) -> String {
-    format!("{prefix}_01{:016x}{:06x}", rng.next(), rng.next() & 0xff_ffff)
+    format!("{prefix}_01{:016x}{:06x}", rng.draw(), rng.draw() & 0xff_ffff)
 }
 
 /// The whole answer, cut at `max_tokens` as the API cuts it.

@@ -339,11 +339,11 @@ mod tests {
     fn bytes_go_through_and_an_end_is_seen() {
         both_drivers(
             |mut peer| {
-                peer.write_all(&[7; 100_000]).unwrap();
+                peer.write_all(&[7; 10_000].repeat(10)).unwrap();
                 peer.shutdown(std::net::Shutdown::Write).unwrap();
                 let mut back = Vec::new();
                 peer.read_to_end(&mut back).unwrap();
-                assert_eq!(back, vec![7; 100_000]);
+                assert_eq!(back, [7; 10_000].repeat(10));
             },
             async |mut socket| {
                 while let Read::Data(segment) = socket.inbox.next().await {

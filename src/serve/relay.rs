@@ -9,7 +9,7 @@ use super::{
     attempt::Answered,
     client::Client,
     edits::{answer_fields, push_number},
-    exchange::{After, Story},
+    exchange::{After, Stop, Story},
     shard::Shard,
     watch::{Ticker, Watched, first_tick},
 };
@@ -50,12 +50,15 @@ enum Broken {
 }
 
 /// Passes the answer on to its end, and says what becomes of the client's connection.
+///
+/// # Errors
+/// When the answer broke before anything of it was sent: then the client can be told in so many words.
 pub async fn relay<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
     answered: Answered<R::Outbox>,
     story: &mut Story,
-) -> After {
+) -> Result<After, Stop> {
     let frame = frame(client, &answered);
     let close = frame == Frame::Close || !story.may_go_on(shard, client);
     story.record.status = answered.head.status;
@@ -88,11 +91,14 @@ pub async fn relay<R: Runtime>(
     };
     let outcome = flow.run(shard, rest).await;
     let broken_stream = match (outcome, &flow.events) {
-        (Err(Broken::Upstream(kind)), Some(events)) => flow.tell_break(shard, events.told(), kind, story).await,
+        (Err(Broken::Upstream(kind)), Some(events)) if flow.head.is_none() => {
+            flow.tell_break(shard, events.told(), kind, story).await
+        }
         _ => false,
     };
     story.record.bytes_out = flow.sent_bytes;
     story.record.events = flow.events.as_ref().map_or(0, |events| events.count);
+    let untold = flow.head.is_some();
     let reusable = !flow.surplus && request_sent && upstream_head.keep_alive;
     drop(flow);
     if streams {
@@ -102,26 +108,28 @@ pub async fn relay<R: Runtime>(
         Ok(()) => {
             if reusable {
                 let now = shard.rt.now();
-                shard.pool.borrow_mut().put(slot, conn, opened, now);
+                shard.pool.borrow_mut().put(slot, conn, opened, now, story.table.bounds.pool_idle_max);
             }
             story.record.ending = Ending::Complete;
-            if close { After::Close } else { After::Next }
+            Ok(if close { After::Close } else { After::Next })
         }
-        Err(broken) => ended(broken, broken_stream, frame, story),
+        Err(Broken::Upstream(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
+        Err(broken) => Ok(ended(broken, broken_stream, frame, close, story)),
     }
 }
 
 /// What the log says of a relay that broke, and how the client is let go.
-fn ended(broken: Broken, told: bool, frame: Frame, story: &mut Story) -> After {
+fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Story) -> After {
     match broken {
         Broken::ClientGone => story.client_left(),
         Broken::ClientStalled => story.refuse(&Failure::new(Kind::ClientStalled, "")),
         Broken::Upstream(kind) => story.refuse(&Failure::new(kind, "")),
     }
     match (broken, frame) {
+        // The body's framing has ended; to close now would cost the client its next request.
+        (Broken::Upstream(_), _) if told && !close => After::Next,
         (Broken::Upstream(_), _) if told => After::Close,
-        (Broken::Upstream(_), Frame::Close) => After::Abort,
-        (Broken::ClientStalled, _) => After::Abort,
+        (Broken::Upstream(_), Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
         _ => After::Drop,
     }
 }
@@ -395,10 +403,14 @@ impl<O: Outbox> Flow<'_, O> {
 
 /// The error event that tells of a break.
 fn break_event(kind: Kind, story: &Story) -> String {
+    let text = failure_text(&broke(kind, story), story.table.org.contact.as_deref(), story.record.request_id);
+    anthropic::error_event(kind.row().error_type, &text, &story.record.request_id.to_string())
+}
+
+/// The failure of an answer that broke off.
+fn broke(kind: Kind, story: &Story) -> Failure {
     let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
     let what =
         if kind == Kind::AnswerIdle { "fell silent in the middle of its answer" } else { "broke its answer off" };
-    let failure = Failure::new(kind, format!("The upstream {upstream} {what}. Try again."));
-    let text = failure_text(&failure, story.table.org.contact.as_deref(), story.record.request_id);
-    anthropic::error_event(kind.row().error_type, &text, &story.record.request_id.to_string())
+    Failure::new(kind, format!("the upstream {upstream} {what}. Try again."))
 }

@@ -79,6 +79,7 @@ async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<At
         core.counters.panics.add(panicked - std::mem::replace(&mut panics_seen, panicked));
         core.beat();
         shard.pool.borrow_mut().sweep(ring.now());
+        core.counters.idle.set(shard.pool.borrow().len() as i64);
         ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
     }
     core.set_listening(false);

@@ -43,7 +43,11 @@ impl Got {
 }
 
 pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().skip(1).filter_map(|line| line.split_once(':')).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim())
+    head.lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(':'))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.trim())
 }
 
 /// A scripted upstream. The script answers one request; false closes the connection.
@@ -68,6 +72,11 @@ impl Upstream {
                     stream.set_read_timeout(Some(STUCK)).unwrap();
                     let mut stream = wrap(stream);
                     while let Some((head, body)) = read_request(&mut stream) {
+                        // forebay itself asks for the list of models when it starts; the script is for clients.
+                        if head.starts_with("GET ") && head.contains("/v1/models") {
+                            stream.write_all(answer("200 OK", "", "{\"data\":[]}").as_bytes()).unwrap();
+                            continue;
+                        }
                         let got = Got { head, body, connection, number: numbers.fetch_add(1, Ordering::SeqCst) };
                         let _ = sender.send(got.clone());
                         if !script(&got, &mut stream) {
@@ -105,7 +114,8 @@ pub fn event(name: &str, rest: &str) -> String {
     format!("event: {name}\ndata: {{\"type\":\"{name}\"{rest}}}\n\n")
 }
 
-pub const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+pub const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
 fn read_request(stream: &mut impl Read) -> Option<(String, Vec<u8>)> {
     let head = read_head(stream)?;
@@ -224,7 +234,7 @@ pub fn config(upstream: &str, more: &str) -> String {
         write!(hash, "{byte:02x}").unwrap();
     }
     format!(
-        "[org]\ncontact = \"#ai-platform\"\n[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
+        "[org]\ncontact = \"#ai-platform\"\n[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n[runtime]\nworkers = 1\n\
          [[upstream]]\nname = \"main\"\nprovider = \"anthropic\"\nbase_url = \"{upstream}\"\ncredentials = [{{ name = \"org\", env = \"PROVIDER_KEY\" }}]\n\
          [[key]]\nname = \"alice\"\nhash = \"sha256:{hash}\"\n{more}"
     )
@@ -346,4 +356,5 @@ pub fn post_with(fields: &str, body: &str) -> String {
     )
 }
 
-pub const BODY: &str = r#"{"model":"claude-x","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"stream":true}"#;
+pub const BODY: &str =
+    r#"{"model":"claude-x","max_tokens":1,"messages":[{"role":"user","content":"hi"}],"stream":true}"#;

@@ -1,0 +1,46 @@
+//! What a configuration needs of the machine: variables, files, directory lists. The only place here that reads.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+/// The machine, or a test's picture of one.
+pub trait Host {
+    /// The value of an environment variable, if it is set.
+    fn var(&self, name: &str) -> Option<String>;
+    /// The bytes of a file of at most `bytes_max`.
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+    /// The names of the files in a directory, sorted.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+}
+
+/// The machine that this runs on.
+pub struct Machine<'a> {
+    /// Where variables come from.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Host for Machine<'_> {
+    fn var(&self, name: &str) -> Option<String> {
+        (self.env)(name)
+    }
+
+    fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {bytes_max} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}

@@ -1,0 +1,236 @@
+//! The keys of every section. What later versions will read is named here too, so that it is refused, not ignored.
+
+use super::reader::{Key, Schema, Shape};
+
+/// Why a key that is planned is refused.
+const LATER: &str = "is not in this version, and would have no effect";
+/// Why a section is refused in an included file.
+const MAIN_ONLY: &str = "belongs in the main file";
+
+const fn key(name: &'static str, shape: Shape, example: &'static str) -> Key {
+    Key { name, shape, example }
+}
+
+const UPSTREAM_EXAMPLE: &str = "{ name = \"anthropic\", provider = \"anthropic\" }";
+
+/// The main file.
+pub const ROOT: Schema = Schema {
+    title: "the top level",
+    keys: &[
+        key("include", Shape::TextOrTexts, "[\"keys.d/*.toml\"]"),
+        key("org", Shape::Section, "{ contact = \"#ai-platform\" }"),
+        key("listen", Shape::Sections, "{ address = \"127.0.0.1:8080\" }"),
+        key("admin", Shape::Section, "{ address = \"127.0.0.1:9090\" }"),
+        key("health", Shape::Section, "{ address = \"127.0.0.1:9091\" }"),
+        key("upstream", Shape::Sections, UPSTREAM_EXAMPLE),
+        key("model", Shape::Sections, "{ name = \"claude-*\" }"),
+        key("team", Shape::Sections, "{ name = \"payments\" }"),
+        key("key", Shape::Sections, "{ name = \"alice\" }"),
+        key("timeouts", Shape::Section, "{ connect = \"5s\" }"),
+        key("bounds", Shape::Section, "{ body_max = \"64MiB\" }"),
+        key("runtime", Shape::Section, "{ driver = \"auto\" }"),
+        key("log", Shape::Section, "{ format = \"auto\" }"),
+    ],
+    refused: &[
+        ("route", LATER),
+        ("tls", LATER),
+        ("limits", LATER),
+        ("price", LATER),
+        ("prices", LATER),
+        ("ledger", LATER),
+        ("fleet", LATER),
+        ("redis", LATER),
+        ("postgres", LATER),
+        ("otlp", LATER),
+        ("sso", LATER),
+    ],
+};
+
+/// An included file.
+pub const INCLUDED: Schema = Schema {
+    title: "an included file",
+    keys: &[
+        key("upstream", Shape::Sections, UPSTREAM_EXAMPLE),
+        key("model", Shape::Sections, "{ name = \"claude-*\" }"),
+        key("team", Shape::Sections, "{ name = \"payments\" }"),
+        key("key", Shape::Sections, "{ name = \"alice\" }"),
+    ],
+    refused: &[
+        ("include", MAIN_ONLY),
+        ("org", MAIN_ONLY),
+        ("listen", MAIN_ONLY),
+        ("admin", MAIN_ONLY),
+        ("health", MAIN_ONLY),
+        ("timeouts", MAIN_ONLY),
+        ("bounds", MAIN_ONLY),
+        ("runtime", MAIN_ONLY),
+        ("log", MAIN_ONLY),
+        ("route", LATER),
+    ],
+};
+
+/// `[org]`.
+pub const ORG: Schema = Schema {
+    title: "[org]",
+    keys: &[
+        key("contact", Shape::Text, "\"#ai-platform on Slack\""),
+        key("timezone", Shape::Text, "\"Europe/Berlin\""),
+    ],
+    refused: &[("limits", LATER)],
+};
+
+/// `[[listen]]`.
+pub const LISTEN: Schema = Schema {
+    title: "[listen]",
+    keys: &[
+        key("address", Shape::Text, "\"127.0.0.1:8080\""),
+        key("plaintext", Shape::Flag, "true"),
+        key("hosts", Shape::TextOrTexts, "[\"forebay.example.com\"]"),
+        key("refuse_cross_site", Shape::Flag, "true"),
+    ],
+    refused: &[("tls", LATER)],
+};
+
+/// `[admin]`.
+pub const ADMIN: Schema = Schema {
+    title: "[admin]",
+    keys: &[key("address", Shape::Text, "\"127.0.0.1:9090\"")],
+    refused: &[("tls", LATER), ("plaintext", "is not needed: the address is a loopback one")],
+};
+
+/// `[health]`.
+pub const HEALTH: Schema = Schema {
+    title: "[health]",
+    keys: &[key("address", Shape::Text, "\"127.0.0.1:9091\"")],
+    refused: &[("tls", LATER), ("plaintext", "is not needed: nothing secret is shown there")],
+};
+
+/// `[[upstream]]`.
+pub const UPSTREAM: Schema = Schema {
+    title: "[[upstream]]",
+    keys: &[
+        key("name", Shape::Text, "\"anthropic\""),
+        key("provider", Shape::Text, "\"anthropic\""),
+        key("base_url", Shape::Text, "\"https://api.anthropic.com\""),
+        key("auth", Shape::Text, "\"x-api-key\""),
+        key("ca_file", Shape::Text, "\"ca.pem\""),
+        key("plaintext", Shape::Flag, "true"),
+        key("credentials", Shape::Sections, "[{ name = \"main\", env = \"ANTHROPIC_API_KEY\" }]"),
+    ],
+    refused: &[
+        ("region", LATER),
+        ("project", LATER),
+        ("limits", LATER),
+        ("headers", LATER),
+        ("proxy", LATER),
+        ("tls", LATER),
+        ("api_key", "is not how a credential is given: use `credentials`"),
+    ],
+};
+
+/// An entry of `credentials`.
+pub const CREDENTIAL: Schema = Schema {
+    title: "a credential",
+    keys: &[
+        key("name", Shape::Text, "\"main\""),
+        key("env", Shape::Text, "\"ANTHROPIC_API_KEY\""),
+        key("file", Shape::Text, "\"/run/secrets/anthropic\""),
+        key("value", Shape::Text, ""), /* known, so that it is refused with a reason; offered nowhere */
+    ],
+    refused: &[("limits", LATER), ("weight", LATER)],
+};
+
+/// `[[model]]`.
+pub const MODEL: Schema = Schema {
+    title: "[[model]]",
+    keys: &[
+        key("name", Shape::Text, "\"claude-*\""),
+        key("targets", Shape::Sections, "[{ upstream = \"anthropic\" }]"),
+    ],
+    refused: &[("limits", LATER), ("price", LATER), ("fallback", "is not a key: give its targets a `tier`")],
+};
+
+/// An entry of `targets`.
+pub const TARGET: Schema = Schema {
+    title: "a target",
+    keys: &[
+        key("upstream", Shape::Text, "\"anthropic\""),
+        key("model", Shape::Text, "\"claude-opus-4-6\""),
+        key("tier", Shape::Number, "1"),
+        key("weight", Shape::Number, "1"),
+    ],
+    refused: &[],
+};
+
+/// `[[team]]`.
+pub const TEAM: Schema = Schema {
+    title: "[[team]]",
+    keys: &[
+        key("name", Shape::Text, "\"payments\""),
+        key("models", Shape::Texts, "[\"claude-*\"]"),
+        key("upstreams", Shape::Texts, "[\"anthropic\"]"),
+        key("passthrough", Shape::Texts, "[\"/v1/files\"]"),
+    ],
+    refused: &[("limits", LATER), ("per_key", LATER), ("class", "belongs on each [[key]]")],
+};
+
+/// `[[key]]`.
+pub const KEY: Schema = Schema {
+    title: "[[key]]",
+    keys: &[
+        key("name", Shape::Text, "\"alice\""),
+        key("owner", Shape::Text, "\"alice@example.com\""),
+        key("team", Shape::Text, "\"payments\""),
+        key("hash", Shape::TextOrTexts, "\"sha256:<64 hex digits>\""),
+        key("models", Shape::Texts, "[\"claude-*\"]"),
+        key("upstreams", Shape::Texts, "[\"anthropic\"]"),
+        key("passthrough", Shape::Texts, "[\"/v1/files\"]"),
+        key("expires", Shape::Date, "2026-12-31"),
+        key("disabled", Shape::Flag, "true"),
+        key("class", Shape::Text, "\"interactive\""),
+    ],
+    refused: &[("limits", LATER), ("key", "would hold a secret: write the key's `hash` instead")],
+};
+
+/// `[timeouts]`.
+pub const TIMEOUTS: Schema = Schema {
+    title: "[timeouts]",
+    keys: &[
+        key("connect", Shape::Text, "\"5s\""),
+        key("tls", Shape::Text, "\"5s\""),
+        key("head", Shape::Text, "\"15s\""),
+        key("body", Shape::Text, "\"300s\""),
+        key("send", Shape::Text, "\"60s\""),
+        key("first_byte", Shape::Text, "\"340s\""),
+        key("idle", Shape::Text, "\"300s\""),
+        key("write_stall", Shape::Text, "\"60s\""),
+        key("keep_alive", Shape::Text, "\"75s\""),
+    ],
+    refused: &[],
+};
+
+/// `[bounds]`.
+pub const BOUNDS: Schema = Schema {
+    title: "[bounds]",
+    keys: &[
+        key("body_max", Shape::Text, "\"64MiB\""),
+        key("bodies_max", Shape::Text, "\"1GiB\""),
+        key("connections_max", Shape::Number, "16384"),
+        key("pool_idle_max", Shape::Number, "256"),
+    ],
+    refused: &[],
+};
+
+/// `[runtime]`.
+pub const RUNTIME: Schema = Schema {
+    title: "[runtime]",
+    keys: &[key("driver", Shape::Text, "\"auto\""), key("workers", Shape::Number, "2")],
+    refused: &[],
+};
+
+/// `[log]`.
+pub const LOG: Schema = Schema {
+    title: "[log]",
+    keys: &[key("format", Shape::Text, "\"auto\"")],
+    refused: &[("level", LATER), ("file", LATER)],
+};

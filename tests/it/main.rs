@@ -1,0 +1,13 @@
+//! The loopback tests, one binary: forebay as its users run it.
+#![allow(
+    missing_docs,
+    clippy::disallowed_types,
+    clippy::print_stderr,
+    reason = "a test is nobody's library and may block"
+)]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod configs;
+mod exchange;
+mod requests;
+mod support;
