@@ -11,10 +11,10 @@ use super::{
     edits::{answer_fields, push_number},
     exchange::{After, Stop, Story},
     shard::Shard,
-    watch::{Ticker, Watched, first_tick},
+    watch::{Ticker, Watched, first_tick, watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, bounds::EVENT_BYTES_MAX},
+    base::{Failure, Kind, Mono, Origin, Span, bounds::EVENT_BYTES_MAX},
     dialect::anthropic::{self, Progress},
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
@@ -23,10 +23,14 @@ use crate::{
     wire::{self, BodyDecoder, EventScanner, Framing, Version},
 };
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::pin,
     task::Poll,
 };
+
+/// How long a client may take in what it was sent, before the connection's end shows it that no more comes. A body that
+/// fails takes with it what its reader has not fetched yet: Claude Code lost a finished block so, on a busy machine.
+const TAKE_IN_MAX: Span = Span::from_ms(250);
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +112,11 @@ pub async fn relay<R: Runtime>(
             Ok(if close { After::Close } else { After::Next })
         }
         Err(Broken::Upstream(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
+        Err(Broken::Upstream(kind)) if !broken_stream => {
+            let now = shard.rt.now();
+            let _ = watched(&shard.rt, &mut client.inbound, now.after(TAKE_IN_MAX), pending::<()>()).await;
+            Ok(ended(Broken::Upstream(kind), false, frame, close, story))
+        }
         Err(broken) => Ok(ended(broken, broken_stream, frame, close, story)),
     }
 }
