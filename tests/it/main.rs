@@ -7,6 +7,7 @@
 )]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod balance;
 mod configs;
 mod docs;
 mod drain;
