@@ -1,5 +1,6 @@
 //! The commands, one file each; this one only tells them apart.
 
+pub mod doctor;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -16,12 +17,15 @@ struct Cli {
 enum Command {
     /// Serve clients.
     Serve(serve::Args),
+    /// Go through a production checklist: OK, WARN or FAIL for each point, and what to do.
+    Doctor(doctor::Args),
 }
 
 /// Runs the command on the command line; its exit code is the process's.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 
