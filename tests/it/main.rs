@@ -8,6 +8,7 @@
     clippy::print_stderr
 )]
 
+mod doctor;
 mod exchange;
 mod requests;
 mod support;

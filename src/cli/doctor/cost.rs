@@ -83,8 +83,8 @@ pub fn daily(models: &[String], people: u64, workload: Workload) -> Finding {
     let day = day_of(people, workload);
     let each: Vec<String> = representatives(priced).into_iter().map(|price| line(price, &day)).collect();
     let found = format!(
-        "{} with a {} workload cost a day about (low/mid/high), all on one model: {}; assumed for each: {}, mostly \
-         cache reads, half and double of it for low and high; {SNAPSHOT}",
+        "a day of {} with a {} workload costs about (low/mid/high), if all is done with one model: {}; assumed for \
+         each of them: {}, and half and double of it for low and high; {SNAPSHOT}",
         counted(people as usize, "developer", "developers"),
         workload.name(),
         each.join(", "),
@@ -125,7 +125,7 @@ fn representatives(priced: Vec<&'static Price>) -> Vec<&'static Price> {
 fn line(price: &Price, day: &Usage) -> String {
     let mid = prices::cost(price, day);
     let figures = [MicroUsd(mid.0 / 2), mid, MicroUsd(mid.0.saturating_mul(2))].map(dollars);
-    format!("{} {}", price.model, figures.join("/"))
+    format!("{} {}{}", price.model, figures.join("/"), price.note)
 }
 
 /// Whole dollars from ten on, cents below.
@@ -152,7 +152,7 @@ mod tests {
         let ids = ["claude-opus-5-20260101".to_owned(), "claude-opus-5".to_owned()];
         let one = daily(&ids, 1, Workload::Normal);
         assert_eq!(one.level, Level::Ok);
-        assert!(one.found.contains(": claude-opus-5 $12/$24/$47; assumed"), "{}", one.found);
+        assert!(one.found.contains(": claude-opus-5 $12/$24/$47; assumed for"), "{}", one.found);
         assert!(
             daily(&ids, 10, Workload::Heavy).found.contains("$354/$709/$1418;"),
             "{:?}",

@@ -8,7 +8,7 @@ use super::{
     settings,
 };
 use crate::{
-    base::UpstreamSlot,
+    base::{Span, UpstreamSlot},
     control::probe::Barrier,
     table::{Table, Upstream},
 };
@@ -21,11 +21,10 @@ pub fn way(upstream: &Upstream, told: &Told) -> Finding {
     let place = format!("{}:{}", upstream.host, upstream.port);
     let finding = match &told.way {
         Ok(way) => {
-            let tls = way
-                .tls
-                .map_or_else(|| "no TLS".to_owned(), |(took, version)| format!("{version} in {} ms", took.as_ms()));
+            let tls =
+                way.tls.map_or_else(|| "no TLS".to_owned(), |(took, version)| format!("{version} in {}", ms(took)));
             let addresses = counted(way.addresses.len(), "address", "addresses");
-            Finding::ok("upstream", format!("{place}: {addresses}, TCP in {} ms, {tls}", way.tcp.as_ms()))
+            Finding::ok("upstream", format!("{place}: {addresses}, TCP in {}, {tls}", ms(way.tcp)))
         }
         Err(Barrier::Name(error)) => {
             Finding::fail("upstream", error, "correct base_url, or this host's name servers (/etc/resolv.conf)")
@@ -42,6 +41,11 @@ pub fn way(upstream: &Upstream, told: &Told) -> Finding {
         ),
     };
     finding.about(&upstream.name)
+}
+
+/// With a tenth.
+fn ms(span: Span) -> String {
+    format!("{}.{} ms", span.as_us() / 1_000, span.as_us() / 100 % 10)
 }
 
 /// Whether a credential works.

@@ -1,6 +1,10 @@
 //! Rate limits: what an upstream's headers grant, and what a team of this size asks for.
 
-use super::{Workload, answer::Answer, finding::Finding};
+use super::{
+    Workload,
+    answer::Answer,
+    finding::{Finding, listed},
+};
 
 /// What one model class of one organisation may have in a minute (R70).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,36 +127,50 @@ pub fn capacity(granted: &[Granted<'_>], people: u64, workload: Workload) -> Fin
     let need = need(people, workload);
     let wanted = Limits { rpm: Some(need.rpm), itpm: Some(need.itpm), otpm: Some(need.otpm) };
     let wanted = format!("a team of {people} with a {} workload wants about {}", workload.name(), wanted.text());
+    let look_up = "compare with the limits that the provider's console shows";
+    let (total, models) = total(granted);
+    if total.are_all_missing() {
+        return Finding::warn("capacity", format!("{wanted}, and what the provider grants is not known"), look_up);
+    }
+    let (mut short_of, mut unknown) = (Vec::new(), Vec::new());
+    for (has, wants, unit) in
+        [(total.rpm, need.rpm, "RPM"), (total.itpm, need.itpm, "ITPM"), (total.otpm, need.otpm, "OTPM")]
+    {
+        match has {
+            Some(has) if has < wants => short_of.push(format!("{} of {} {unit}", short(has), short(wants))),
+            Some(_) => {}
+            None => unknown.push(unit),
+        }
+    }
+    if !short_of.is_empty() {
+        return Finding::warn(
+            "capacity",
+            format!("{wanted}; granted for {} are only {}", listed(&models), short_of.join(", ")),
+            "ask the provider for higher limits, or expect 429s at busy times",
+        );
+    }
+    let found = format!("{wanted}; granted for {} are {}", listed(&models), total.text());
+    if unknown.is_empty() {
+        return Finding::ok("capacity", found);
+    }
+    Finding::warn("capacity", format!("{found}; not known: {}", unknown.join(", ")), look_up)
+}
+
+/// What the credentials in use have together, and for which models.
+fn total<'a>(granted: &[Granted<'a>]) -> (Limits, Vec<&'a str>) {
     let mut organizations: Vec<(Option<&str>, Limits)> = Vec::new();
+    let mut models = Vec::new();
     for one in granted.iter().filter(|one| one.in_use) {
         let organization = one.answer.organization.as_deref();
         match organizations.iter_mut().find(|(known, _)| known.is_some() && *known == organization) {
             Some((_, limits)) => *limits = limits.larger(one.answer.limits),
             None => organizations.push((organization, one.answer.limits)),
         }
+        if !models.contains(&one.model) {
+            models.push(one.model);
+        }
     }
-    let total = organizations.iter().fold(Limits::default(), |sum, (_, limits)| sum.plus(*limits));
-    if total.are_all_missing() {
-        return Finding::warn(
-            "capacity",
-            format!("{wanted}, and what the provider grants is not known"),
-            "compare with the limits that the provider's console shows",
-        );
-    }
-    let pairs = [(total.rpm, need.rpm, "RPM"), (total.itpm, need.itpm, "ITPM"), (total.otpm, need.otpm, "OTPM")];
-    let short_of: Vec<String> = pairs
-        .iter()
-        .filter_map(|(has, wants, unit)| has.filter(|has| has < wants).map(|has| (has, wants, unit)))
-        .map(|(has, wants, unit)| format!("{} of {} {unit}", short(has), short(*wants)))
-        .collect();
-    if short_of.is_empty() {
-        return Finding::ok("capacity", format!("{wanted}; granted are {}", total.text()));
-    }
-    Finding::warn(
-        "capacity",
-        format!("{wanted}; granted are only {}", short_of.join(", ")),
-        "ask the provider for higher limits, or expect 429s at busy times",
-    )
+    (organizations.iter().fold(Limits::default(), |sum, (_, limits)| sum.plus(*limits)), models)
 }
 
 /// `1250000` is `1.25M`.
@@ -221,6 +239,9 @@ mod tests {
         assert_eq!(people(&[granted(&half, true), granted(&other, true)]), Level::Ok);
         let nameless = answer(None, 40, 1_500_000, 300_000);
         assert_eq!(people(&[granted(&nameless, true), granted(&nameless, true)]), Level::Ok);
+        let partly = Answer { limits: Limits { rpm: Some(4_000), ..Limits::default() }, ..Answer::default() };
+        let finding = capacity(&[granted(&partly, true)], 20, Workload::Normal);
+        assert!(finding.level == Level::Warn && finding.found.ends_with("not known: ITPM, OTPM"), "{finding:?}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const LOOKED_UP_MAX: usize = 20;
 pub struct Listing {
     /// Its list; `None` when it gave none.
     pub ids: Option<Vec<String>>,
-    /// Why it gave none.
+    /// Why it gave none; empty when it was not asked.
     pub why_none: String,
     /// Ids that are not in the list but are known all the same: a list leaves aliases out.
     pub aliases: Vec<String>,
@@ -115,6 +115,9 @@ fn unlisted(table: &Table, slot: usize, upstream: &Upstream, listing: &Listing) 
         if ids.is_empty() { String::new() } else { format!(", so nobody can tell whether {} exist", listed(&ids)) };
     let advice = "compare the ids with the provider's documentation";
     targets(table, slot).next()?;
+    if listing.why_none.is_empty() {
+        return None; // it was not reached, which is told elsewhere
+    }
     Some(
         Finding::warn("models", format!("no list of models: {}{unproven}", listing.why_none), advice)
             .about(&upstream.name),

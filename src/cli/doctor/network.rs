@@ -64,7 +64,6 @@ async fn ask(table: &Table, slot: usize, model: Option<&str>) -> Option<Told> {
     let way = probe::reach(upstream, &table.patience).await;
     let mut told = Told { way, credentials: Vec::new(), listing: Listing::default() };
     if told.way.is_err() {
-        told.listing.why_none = "it was not reached".into();
         return Some(told);
     }
     let pool: Vec<Option<&Credential>> = match &upstream.credentials[..] {

@@ -18,6 +18,8 @@ pub struct Price {
     pub cache_write: MicroUsd,
     /// A cache hit.
     pub cache_read: MicroUsd,
+    /// What an estimate has to add, with a space before it; empty when there is nothing.
+    pub note: &'static str,
 }
 
 /// In thousandths of a dollar, as the columns of a price list: input, output, cache write, cache read.
@@ -28,6 +30,7 @@ const fn price(model: &'static str, [input, output, write, read]: [i64; 4]) -> P
         output: MicroUsd(output * 1_000),
         cache_write: MicroUsd(write * 1_000),
         cache_read: MicroUsd(read * 1_000),
+        note: "",
     }
 }
 
@@ -46,7 +49,10 @@ pub const PRICES: &[Price] = &[
     price("claude-sonnet-5", [2_000, 10_000, 2_500, 200]),
     price("claude-sonnet-4-6", [3_000, 15_000, 3_750, 300]),
     price("claude-sonnet-4-5", [3_000, 15_000, 3_750, 300]),
-    price("claude-haiku-5-5", [100, 500, 125, 10]), // five times as much in requests over 100k tokens
+    Price {
+        note: " (five times that for requests over 100k tokens)",
+        ..price("claude-haiku-5-5", [100, 500, 125, 10])
+    },
     price("claude-haiku-4-5", [1_000, 5_000, 1_250, 100]),
 ];
 
