@@ -37,7 +37,8 @@ fn play(got: &Got, limits: &str) -> String {
 }
 
 fn provider(limits: &'static str) -> Upstream {
-    Upstream::plain(move |got, stream: &mut TcpStream| stream.write_all(play(got, limits).as_bytes()).is_ok())
+    let script = move |got: &Got, stream: &mut TcpStream| stream.write_all(play(got, limits).as_bytes()).is_ok();
+    Upstream::scripted(|stream| stream, script, true)
 }
 
 struct Doctor {
@@ -238,9 +239,10 @@ fn tls_is_proven_before_anything_is_asked() {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let server = Arc::new(server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap());
-    let upstream = Upstream::start(
+    let upstream = Upstream::scripted(
         move |stream| StreamOwned::new(ServerConnection::new(Arc::clone(&server)).unwrap(), stream),
         |got, stream| stream.write_all(play(got, HIGH).as_bytes()).is_ok(),
+        true,
     );
     let at = format!("https://localhost:{}", upstream.address.port());
     let stranger = Doctor::run(&config(&at, ALIAS), &[], PROVIDER_KEY);

@@ -57,9 +57,19 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// An upstream for clients: forebay's own question for the list of models is answered outside the script.
     pub fn start<C: Read + Write + 'static>(
         wrap: impl Fn(TcpStream) -> C + Send + Sync + 'static,
         script: impl Fn(&Got, &mut C) -> bool + Send + Sync + 'static,
+    ) -> Upstream {
+        Upstream::scripted(wrap, script, false)
+    }
+
+    /// The same; `all` leaves every request to the script.
+    pub fn scripted<C: Read + Write + 'static>(
+        wrap: impl Fn(TcpStream) -> C + Send + Sync + 'static,
+        script: impl Fn(&Got, &mut C) -> bool + Send + Sync + 'static,
+        all: bool,
     ) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -72,6 +82,10 @@ impl Upstream {
                     stream.set_read_timeout(Some(STUCK)).unwrap();
                     let mut stream = wrap(stream);
                     while let Some((head, body)) = read_request(&mut stream) {
+                        if !all && head.starts_with("GET ") && head.contains("/v1/models") {
+                            stream.write_all(answer("200 OK", "", "{\"data\":[]}").as_bytes()).unwrap();
+                            continue;
+                        }
                         let got = Got { head, body, connection, number: numbers.fetch_add(1, Ordering::SeqCst) };
                         let _ = sender.send(got.clone());
                         if !script(&got, &mut stream) {
@@ -229,7 +243,7 @@ pub fn config(upstream: &str, more: &str) -> String {
         write!(hash, "{byte:02x}").unwrap();
     }
     format!(
-        "[org]\ncontact = \"#ai-platform\"\n[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
+        "[org]\ncontact = \"#ai-platform\"\n[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n[runtime]\nworkers = 1\n\
          [[upstream]]\nname = \"main\"\nprovider = \"anthropic\"\nbase_url = \"{upstream}\"\ncredentials = [{{ name = \"org\", env = \"PROVIDER_KEY\" }}]\n\
          [[key]]\nname = \"alice\"\nhash = \"sha256:{hash}\"\n{more}"
     )

@@ -155,7 +155,7 @@ mod tests {
         let credential = Credential { name: "org".into(), header: SecretLine::bearer("hunter2") };
         let body = r#"{"type":"error","error":{"type":"authentication_error","message":"no hunter2, no sk-ant-api03-abcdefghi"}}"#;
         let answer = Answer::read(&reply(401, &[], body), Some(&credential));
-        assert_eq!(answer.told(), "401 (authentication_error: no …, no sk-ant…)");
+        assert_eq!(answer.told(), "401 (authentication_error: no …, no sk-ant****************)");
         assert!(answer.refuses());
         let answer = Answer::read(&reply(502, &[("location", "/hunter2")], "<html>hunter2"), Some(&credential));
         assert_eq!((answer.told().as_str(), answer.location.as_deref()), ("502 (<html>…)", Some("/…")));

@@ -13,7 +13,7 @@ mod people;
 mod prices;
 mod settings;
 
-use super::say;
+use super::{OK, USAGE, WRONG, complain, say, serve, variable};
 use crate::{
     config::{self, Report, diagnose::redacted},
     rt::ring::wall,
@@ -23,16 +23,7 @@ use finding::{Finding, count, counted};
 use host::Host;
 use network::Told;
 use serde::Serialize;
-use std::{
-    io::{self, Write},
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
-    sync::Arc,
-};
-
-/// Where a run without a configuration has its admin listener.
-const QUICKSTART_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+use std::{path::PathBuf, sync::Arc};
 
 /// What the help ends with.
 const AFTER_HELP: &str = "It asks each upstream for its models and sends one message of a word with each credential: \
@@ -103,17 +94,17 @@ struct Checklist<'a> {
     findings: &'a [Finding],
 }
 
-/// Goes through the checklist. Exit code 0 when nothing fails, 1 when something does, 2 for a usage error.
-pub fn run(args: &Args) -> ExitCode {
+/// Goes through the checklist; returns its exit code.
+pub(super) fn run(args: &Args) -> u8 {
     let table = match load(args) {
         Ok(table) => Arc::new(table),
         Err(Unusable::Usage(text)) => {
-            say(&text);
-            return ExitCode::from(2);
+            complain(&text);
+            return USAGE;
         }
         Err(Unusable::Report(report)) => {
             if !args.json {
-                say(report.to_string().trim_end());
+                complain(&report.to_string());
             }
             return finish(args, None, &unreadable(args, &report));
         }
@@ -144,20 +135,14 @@ enum Unusable {
 }
 
 fn load(args: &Args) -> Result<Table, Unusable> {
-    let variable = |name: &str| std::env::var(name).ok();
     if let Some(path) = &args.config {
         return config::load(path, &variable).map_err(Unusable::Report);
     }
-    let api_key = variable("ANTHROPIC_API_KEY").ok_or_else(|| {
-        Unusable::Usage(
-            "forebay: there is neither --config FILE nor ANTHROPIC_API_KEY, so there is nothing to examine.".into(),
-        )
-    })?;
-    let listen = SocketAddr::new(QUICKSTART_ADMIN.ip(), 0);
-    let table = config::quickstart(api_key, args.upstream.as_deref(), [0; 32], listen);
-    let mut table = table.map_err(|fault| Unusable::Usage(format!("forebay: {fault}.")))?;
-    table.admin = Some(QUICKSTART_ADMIN);
-    Ok(table)
+    let usage = |fault: &str| Unusable::Usage(format!("forebay doctor: {fault}\n"));
+    let nothing = || usage("there is neither --config FILE nor ANTHROPIC_API_KEY, so there is nothing to examine");
+    let api_key = variable("ANTHROPIC_API_KEY").filter(|key| !key.is_empty()).ok_or_else(nothing)?;
+    let local = serve::local_table(api_key, args.upstream.as_deref(), serve::LISTEN);
+    local.map(|(table, _)| table).map_err(|fault| usage(&fault))
 }
 
 /// The errors of a configuration, one finding each; lines for people are printed as `check` prints them.
@@ -230,8 +215,8 @@ fn examine(args: &Args, table: &Table, told: Option<&[Told]>, host: &Host, peopl
     findings
 }
 
-/// Prints the findings; a reader that went away is nobody's fault.
-fn finish(args: &Args, people: Option<u64>, findings: &[Finding]) -> ExitCode {
+/// Prints the findings.
+fn finish(args: &Args, people: Option<u64>, findings: &[Finding]) -> u8 {
     let [ok, warn, fail] = count(findings);
     let text = if args.json {
         let checklist = Checklist {
@@ -251,8 +236,10 @@ fn finish(args: &Args, people: Option<u64>, findings: &[Finding]) -> ExitCode {
         let lines: Vec<String> = findings.iter().map(Finding::line).collect();
         format!("{}\n{ok} OK, {warn} WARN, {fail} FAIL", lines.join("\n"))
     };
-    let _ = writeln!(io::stdout().lock(), "{text}");
-    ExitCode::from(u8::from(fail > 0))
+    match say(&format!("{text}\n")) {
+        OK if fail == 0 => OK,
+        _ => WRONG,
+    }
 }
 
 #[cfg(test)]
