@@ -10,6 +10,7 @@
 mod balance;
 mod configs;
 mod docs;
+mod doctor;
 mod drain;
 mod exchange;
 mod requests;
