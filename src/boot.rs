@@ -4,7 +4,7 @@
 use crate::{
     base::{Rng, Span, UpstreamSlot},
     control::{self, Format, Outputs, Signals},
-    net::{listener, tls},
+    net::{Tls, listener, tls},
     rt::ring::{mono, wall},
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
@@ -12,7 +12,7 @@ use crate::{
     worker::{self, Assignment, Cpus},
 };
 use arc_swap::ArcSwap;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -164,7 +164,7 @@ fn start_workers(
             force_epoll,
             core: Arc::clone(core),
             shared: shared.clone(),
-            seed: seeds.next(),
+            seed: seeds.draw(),
         };
         let name = format!("forebay-{number}");
         workers.push(thread::Builder::new().name(name).spawn(move || worker::run(assignment))?);
@@ -199,7 +199,7 @@ impl Running {
 }
 
 /// TLS settings by upstream; they are shared by all workers.
-fn client_tls(table: &Table) -> Result<Vec<Option<(Arc<ClientConfig>, ServerName<'static>)>>, BootError> {
+fn client_tls(table: &Table) -> Result<Vec<Option<Tls>>, BootError> {
     table
         .upstreams
         .iter()

@@ -135,7 +135,7 @@ pub const CREDENTIAL: Schema = Schema {
         key("name", Shape::Text, "\"main\""),
         key("env", Shape::Text, "\"ANTHROPIC_API_KEY\""),
         key("file", Shape::Text, "\"/run/secrets/anthropic\""),
-        key("value", Shape::Text, "\"\""),
+        key("value", Shape::Text, ""), /* known, so that it is refused with a reason; offered nowhere */
     ],
     refused: &[("limits", LATER), ("weight", LATER)],
 };

@@ -74,7 +74,7 @@ impl<O: Outbox> Client<O> {
                 }
                 None if bytes.is_some() => {
                     let text = format!(
-                        "The request's head did not arrive within {} s. Send it again.",
+                        "the request's head did not arrive within {} s. Send it again.",
                         patience.head.as_ms() / 1000
                     );
                     return Arrived::Refused(Failure::new(Kind::RequestTimeout, text));
@@ -126,6 +126,6 @@ pub(super) fn joined(bytes: Option<Segment>, more: Segment) -> Segment {
 fn refusal(error: &HeadError) -> Failure {
     Failure::new(
         error.kind(),
-        format!("The request cannot be read as HTTP/1.1: {error}. Check the client, or the proxy in front of it."),
+        format!("the request cannot be read as HTTP/1.1: {error}. Check the client, or the proxy in front of it."),
     )
 }

@@ -9,12 +9,12 @@ use super::{
     attempt::Answered,
     client::Client,
     edits::{answer_fields, push_number},
-    exchange::{After, Story},
+    exchange::{After, Stop, Story},
     shard::Shard,
-    watch::{Ticker, Watched, first_tick},
+    watch::{Ticker, Watched, first_tick, watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, bounds::EVENT_BYTES_MAX},
+    base::{Failure, Kind, Mono, Origin, Span, bounds::EVENT_BYTES_MAX},
     dialect::anthropic::{self, Progress},
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
@@ -23,10 +23,14 @@ use crate::{
     wire::{self, BodyDecoder, EventScanner, Framing, Version},
 };
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::pin,
     task::Poll,
 };
+
+/// How long a client may take in what it was sent, before the connection's end shows it that no more comes. A body that
+/// fails takes with it what its reader has not fetched yet: Claude Code lost a finished block so, on a busy machine.
+const TAKE_IN_MAX: Span = Span::from_ms(250);
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +54,15 @@ enum Broken {
 }
 
 /// Passes the answer on to its end, and says what becomes of the client's connection.
+///
+/// # Errors
+/// When the answer broke before anything of it was sent: then the client can be told in so many words.
 pub async fn relay<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
     answered: Answered<R::Outbox>,
     story: &mut Story,
-) -> After {
+) -> Result<After, Stop> {
     let frame = frame(client, &answered);
     let close = frame == Frame::Close || !story.may_go_on(shard, client);
     story.record.status = answered.head.status;
@@ -69,10 +76,7 @@ pub async fn relay<R: Runtime>(
     story.record.overhead_us += now.since(answered.arrived).as_us();
     story.record.first_byte_us = now.since(story.started).as_us();
     let head = render_head(&answered, story, frame, close);
-    let streams = story.record.stream;
-    if streams {
-        shard.core.counters.streams.add(1);
-    }
+    let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
     let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, .. } = answered;
     let mut flow = Flow {
         patience: story.table.patience,
@@ -81,47 +85,54 @@ pub async fn relay<R: Runtime>(
         to: &mut client.outbound,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
-        events: (streams && frame == Frame::Chunks).then(Events::default),
+        events: (story.record.stream && frame == Frame::Chunks).then(Events::default),
         head: Some(head),
         surplus: false,
         sent_bytes: 0,
     };
     let outcome = flow.run(shard, rest).await;
     let broken_stream = match (outcome, &flow.events) {
-        (Err(Broken::Upstream(kind)), Some(events)) => flow.tell_break(shard, events.told(), kind, story).await,
+        (Err(Broken::Upstream(kind)), Some(events)) if flow.head.is_none() => {
+            flow.tell_break(shard, events.told(), kind, story).await
+        }
         _ => false,
     };
     story.record.bytes_out = flow.sent_bytes;
     story.record.events = flow.events.as_ref().map_or(0, |events| events.count);
+    let untold = flow.head.is_some();
     let reusable = !flow.surplus && request_sent && upstream_head.keep_alive;
     drop(flow);
-    if streams {
-        shard.core.counters.streams.sub(1);
-    }
     match outcome {
         Ok(()) => {
             if reusable {
                 let now = shard.rt.now();
-                shard.pool.borrow_mut().put(slot, conn, opened, now);
+                shard.pool.borrow_mut().put(slot, conn, opened, now, story.table.bounds.pool_idle_max);
             }
             story.record.ending = Ending::Complete;
-            if close { After::Close } else { After::Next }
+            Ok(if close { After::Close } else { After::Next })
         }
-        Err(broken) => ended(broken, broken_stream, frame, story),
+        Err(Broken::Upstream(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
+        Err(Broken::Upstream(kind)) if !broken_stream => {
+            let now = shard.rt.now();
+            let _ = watched(&shard.rt, &mut client.inbound, now.after(TAKE_IN_MAX), pending::<()>()).await;
+            Ok(ended(Broken::Upstream(kind), false, frame, close, story))
+        }
+        Err(broken) => Ok(ended(broken, broken_stream, frame, close, story)),
     }
 }
 
 /// What the log says of a relay that broke, and how the client is let go.
-fn ended(broken: Broken, told: bool, frame: Frame, story: &mut Story) -> After {
+fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Story) -> After {
     match broken {
         Broken::ClientGone => story.client_left(),
         Broken::ClientStalled => story.refuse(&Failure::new(Kind::ClientStalled, "")),
         Broken::Upstream(kind) => story.refuse(&Failure::new(kind, "")),
     }
     match (broken, frame) {
+        // The body's framing has ended; to close now would cost the client its next request.
+        (Broken::Upstream(_), _) if told && !close => After::Next,
         (Broken::Upstream(_), _) if told => After::Close,
-        (Broken::Upstream(_), Frame::Close) => After::Abort,
-        (Broken::ClientStalled, _) => After::Abort,
+        (Broken::Upstream(_), Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
         _ => After::Drop,
     }
 }
@@ -395,10 +406,14 @@ impl<O: Outbox> Flow<'_, O> {
 
 /// The error event that tells of a break.
 fn break_event(kind: Kind, story: &Story) -> String {
+    let text = failure_text(&broke(kind, story), story.table.org.contact.as_deref(), story.record.request_id);
+    anthropic::error_event(kind.row().error_type, &text, &story.record.request_id.to_string())
+}
+
+/// The failure of an answer that broke off.
+fn broke(kind: Kind, story: &Story) -> Failure {
     let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
     let what =
         if kind == Kind::AnswerIdle { "fell silent in the middle of its answer" } else { "broke its answer off" };
-    let failure = Failure::new(kind, format!("The upstream {upstream} {what}. Try again."));
-    let text = failure_text(&failure, story.table.org.contact.as_deref(), story.record.request_id);
-    anthropic::error_event(kind.row().error_type, &text, &story.record.request_id.to_string())
+    Failure::new(kind, format!("the upstream {upstream} {what}. Try again."))
 }

@@ -2,13 +2,12 @@
 
 use crate::{
     base::{Rng, UpstreamSlot},
-    net::{Endpoint, Pool},
+    net::{Endpoint, Pool, Tls},
     rt::Runtime,
     table::{Table, live::Live},
     telemetry::Core,
 };
 use arc_swap::{ArcSwap, Cache};
-use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
     cell::RefCell,
     sync::{
@@ -25,7 +24,7 @@ pub struct Shared {
     /// Resolved addresses and model lists.
     pub live: Arc<ArcSwap<Live>>,
     /// TLS settings by upstream slot; `None` for plain HTTP. Shared, so that sessions resume on every core.
-    pub tls: Arc<Vec<Option<(Arc<ClientConfig>, ServerName<'static>)>>>,
+    pub tls: Arc<Vec<Option<Tls>>>,
     /// Bytes of request bodies held by the process.
     pub bodies: Arc<AtomicU64>,
     /// The process takes no new work.

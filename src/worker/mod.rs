@@ -79,6 +79,7 @@ async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<At
         core.counters.panics.add(panicked - std::mem::replace(&mut panics_seen, panicked));
         core.beat();
         shard.pool.borrow_mut().sweep(ring.now());
+        core.counters.idle.set(shard.pool.borrow().len() as i64);
         ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
     }
     core.set_listening(false);
@@ -98,7 +99,9 @@ async fn accept(shard: Rc<Shard<Ring>>, listener: Listener, number: usize) {
             Ok(socket) => {
                 let (shard, conn) = (Rc::clone(&shard), Conn::plain(socket));
                 shard.clone().rt.spawn(async move {
-                    let _open = Open::new(&shard.core);
+                    let core = Arc::clone(&shard.core);
+                    let _open = core.counters.connections.hold();
+                    core.counters.accepted.add(1);
                     if shard.core.counters.connections.get() > shard.table().bounds.connections_max as i64 {
                         serve::connection::turn_away(&shard, conn).await;
                     } else {
@@ -109,22 +112,5 @@ async fn accept(shard: Rc<Shard<Ring>>, listener: Listener, number: usize) {
             Err(_) if shard.is_draining() => return,
             Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
         }
-    }
-}
-
-/// Counts a connection for as long as its task lives, however that ends.
-struct Open(Arc<Core>);
-
-impl Open {
-    fn new(core: &Arc<Core>) -> Open {
-        core.counters.accepted.add(1);
-        core.counters.connections.add(1);
-        Open(Arc::clone(core))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.counters.connections.sub(1);
     }
 }
