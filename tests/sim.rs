@@ -26,6 +26,8 @@ fn sweep() {
         if !breaches.is_empty() {
             if failed.len() < 5 {
                 eprintln!("{}\n", outcome.report(&breaches));
+            } else {
+                eprintln!("seed {seed}: [{}] {}", breaches[0].0, breaches[0].1);
             }
             failed.push((seed, breaches[0].0));
         }

@@ -25,6 +25,8 @@ const INVITATION: Span = Span::from_secs(1);
 /// What a client saw.
 #[derive(Clone, Debug)]
 pub struct Saw {
+    /// Its connection.
+    pub connection: u64,
     /// What it read.
     pub reader: Reader,
     /// All of it, raw.
@@ -60,9 +62,10 @@ pub struct Client {
 
 impl Client {
     /// A client that will do what `visit` says.
-    pub fn new(world: &World, visit: Visit) -> Rc<Client> {
+    pub fn new(world: &World, visit: &Visit) -> Rc<Client> {
         let heads = visit.asks.iter().map(super::request::Asked::is_head).collect();
         let saw = Saw {
+            connection: u64::MAX,
             reader: Reader::new(Side::Answers(heads)),
             raw: Vec::new(),
             sent: 0,
@@ -76,7 +79,7 @@ impl Client {
         };
         Rc::new(Client {
             world: world.clone(),
-            visit,
+            visit: visit.clone(),
             saw: RefCell::new(saw),
             is_over: Cell::new(false),
             leaves: Cell::new(None),
@@ -97,9 +100,12 @@ impl Client {
     /// Comes, asks, and goes.
     pub async fn run(self: Rc<Client>, to: SocketAddr) {
         self.sleep(self.visit.at_ms).await;
-        let Ok(socket) = self.world.connect(to).await else { return };
-        self.world.note("client: connection", socket.outbox.number(), self.visit.asks.len() as u64);
-        self.saw.borrow_mut().last = self.world.now();
+        let Ok(socket) = self.world.connect_in(to, Some(self.visit.manner)).await else { return };
+        self.note("client: connection", socket.outbox.number());
+        {
+            let mut saw = self.saw.borrow_mut();
+            (saw.last, saw.connection) = (self.world.now(), socket.outbox.number());
+        }
         let Socket { inbox, outbox, .. } = socket;
         self.world.spawn(Rc::clone(&self).write(outbox));
         if let Some((When::After(ms), how)) = self.visit.leaves {
@@ -111,6 +117,12 @@ impl Client {
         }
         self.read(inbox).await;
         self.over();
+    }
+
+    /// A line of the trace; a client is named by the first of its requests.
+    fn note(&self, what: &'static str, number: u64) {
+        let name = self.visit.asks.first().map_or(0, |asked| asked.id);
+        self.world.note(what, u64::from(name), number);
     }
 
     async fn sleep(&self, ms: u64) {
@@ -145,7 +157,7 @@ impl Client {
         if self.is_over.get() || self.leaves.get().is_some() {
             return;
         }
-        self.world.note("client: leaves", how as u64, self.saw.borrow().sent as u64);
+        self.note("client: leaves", how as u64);
         self.saw.borrow_mut().left = Some((self.world.now(), how));
         self.leaves.set(Some(how));
         if how != How::HalfClose {
@@ -227,7 +239,7 @@ impl Client {
         let after = saw.reader.complete();
         drop(saw);
         if after > before {
-            self.world.note("client: answers complete", after as u64, 0);
+            self.note("client: answers complete", after as u64);
         }
         self.tell();
     }
@@ -237,7 +249,7 @@ impl Client {
         saw.reader.end(clean, self.world.now());
         saw.ended = Some((self.world.now(), clean));
         drop(saw);
-        self.world.note("client: connection ends", u64::from(clean), 0);
+        self.note("client: connection ends", u64::from(clean));
     }
 
     async fn write(self: Rc<Client>, mut outbox: PipeOutbox) {
@@ -311,6 +323,7 @@ impl Client {
                 _ => return false,
             }
             self.progress();
+            self.note("client: has sent", to as u64);
             from = to;
             self.saw.borrow_mut().sent = start + from;
             if let Some(ms) = pause {

@@ -33,7 +33,7 @@ impl Dice {
 
     /// 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0.next()
+        self.0.draw()
     }
 
     /// A size that is small as a rule, and now and then up to `max`.

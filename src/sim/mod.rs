@@ -37,7 +37,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use world::{Mood, Quiet, World};
+use world::{Fate, Mood, Quiet, World};
 
 /// More steps than any world of this size takes.
 const STEPS_MAX: u64 = 3_000_000;
@@ -57,12 +57,14 @@ pub struct Observed {
     pub records: Vec<Record>,
     /// The counters that must have come back to zero, by name.
     pub gauges: Vec<(&'static str, i64)>,
-    /// `requests`, `accepted`, `panics`.
+    /// Exchanges by status, connections accepted, records lost.
     pub counted: [u64; 3],
     /// Most idle connections that the pool held for one upstream... over all upstreams.
     pub pool_max: usize,
     /// How the world came to rest.
     pub quiet: Quiet,
+    /// What became of the connections, by number.
+    pub fates: Vec<Fate>,
     /// Panics that were contained.
     pub panics: u64,
     /// What was seen broken while the world ran.
@@ -112,11 +114,12 @@ pub fn run(seed: u64, loud: bool) -> Outcome {
     }
     if loud {
         world.be_loud();
+        world::let_it_be_heard(&plan.tell());
     }
     let stage = Stage::new(&world, &plan);
     stage.open_upstreams(&plan);
-    stage.open_front(&plan);
-    let clients: Vec<Rc<Client>> = plan.visits.iter().map(|visit| Client::new(&world, visit.clone())).collect();
+    stage.open_front();
+    let clients: Vec<Rc<Client>> = plan.visits.iter().map(|visit| Client::new(&world, visit)).collect();
     for client in &clients {
         world.spawn(Rc::clone(client).run(FRONT));
     }
@@ -186,19 +189,14 @@ impl Stage {
     }
 
     /// Takes clients as the worker does.
-    fn open_front(self: &Rc<Stage>, plan: &Plan) {
-        let manners: Vec<pipe::Manner> = plan.visits.iter().map(|visit| visit.manner).collect();
-        let next = Cell::new(0);
-        let greet = Rc::new(move |_: &World| {
-            let manner = manners.get(next.get()).copied().unwrap_or(pipe::Manner::PLAIN);
-            next.set(next.get() + 1);
-            (Mood::Accept, manner)
-        });
+    fn open_front(self: &Rc<Stage>) {
+        let greet = Rc::new(|_: &World| (Mood::Accept, pipe::Manner::PLAIN));
         let stage = Rc::clone(self);
         let serve = Rc::new(move |world: World, socket: Socket<PipeOutbox>| {
             let (shard, core) = (Rc::clone(&stage.shard), Arc::clone(&stage.core));
             world.spawn(async move {
-                let _open = Open::new(core);
+                let _open = core.counters.connections.hold();
+                core.counters.accepted.add(1);
                 if shard.core.counters.connections.get() > shard.table().bounds.connections_max as i64 {
                     serve::connection::turn_away(&shard, Conn::plain(socket)).await;
                 } else {
@@ -259,28 +257,12 @@ impl Stage {
                 ("bodies_bytes", counters.bodies_bytes.get()),
                 ("body bytes of the process", self.shared.bodies.load(Ordering::Relaxed) as i64),
             ],
-            counted: [counters.requests.get(), counters.accepted.get(), counters.records_lost.get()],
+            counted: [(100..600).map(|status| counters.status(status).get()).sum(), counters.accepted.get(), counters.records_lost.get()],
             pool_max: self.pool_max.get(),
             quiet,
+            fates: self.world.fates(),
             panics: self.world.panics(),
             live: self.world.take_breaches(),
         }
-    }
-}
-
-/// Counts a connection for as long as its task lives, as the worker does.
-struct Open(Arc<Core>);
-
-impl Open {
-    fn new(core: Arc<Core>) -> Open {
-        core.counters.accepted.add(1);
-        core.counters.connections.add(1);
-        Open(core)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.counters.connections.sub(1);
     }
 }

@@ -192,6 +192,7 @@ impl Reader {
                 () => feeder.deliver(Read::End),
             };
             if !more {
+                link.world.fated(link.number, |fate, now| fate.heard[self.side] = Some(now));
                 return;
             }
         }
@@ -321,6 +322,7 @@ impl Drop for PipeOutbox {
         incoming.shut.set(true);
         incoming.wake();
         self.link.end(self.side, WRITER);
+        self.link.world.fated(self.link.number, |fate, now| fate.let_go[self.side] = Some(now));
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     dice::Dice,
     pipe::{Cut, Manner},
     request::{self, Asked},
+    script::Script,
 };
 use crate::{
     auth::key,
@@ -187,6 +188,26 @@ impl Plan {
         }
         let open = rule.targets.iter().find(|(site, _)| person.sites.contains(site));
         open.cloned().ok_or("upstreams_denied")
+    }
+
+    /// The story in a few lines, for whoever replays a seed.
+    pub fn tell(&self) -> String {
+        let mut text = format!("{:?}\n{:?}\nupstreams: {:?}\n", self.patience, self.bounds, self.manner);
+        for site in &self.sites {
+            text.push_str(&format!("  {} {:?} idle {:?}\n", site.name, site.addresses, site.idle_ms));
+        }
+        for visit in &self.visits {
+            text.push_str(&format!(
+                "client at {} ms: pipelines {}, pause {:?}, stall {:?}, leaves {:?}, waits {}, {:?}\n",
+                visit.at_ms, visit.pipelines, visit.pause, visit.stall, visit.leaves, visit.waits, visit.manner
+            ));
+            for asked in &visit.asks {
+                let scripts: Vec<String> = asked.scripts.iter().map(Script::tell).collect();
+                let (method, target, bytes) = (asked.method, &asked.target, asked.wire.len());
+                text.push_str(&format!("  {}: {method} {target} {bytes} bytes {:?}: {scripts:?}\n", asked.id, asked.expect));
+            }
+        }
+        text
     }
 
     /// The configuration that says all this.

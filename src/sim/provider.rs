@@ -262,7 +262,7 @@ async fn answer(providers: &Providers, desk: &mut Desk, site: usize, number: usi
     if let (Some(attempt), Some(now)) = (providers.seen.borrow_mut().attempts.get_mut(at), desk.reader.messages.get(number)) {
         attempt.request = now.clone();
     }
-    if script.reads == Reads::HeadOnly && script.then == Then::Next { Then::Silence } else { script.then }
+    script.then
 }
 
 /// Writes what the script says.

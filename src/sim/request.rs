@@ -204,7 +204,7 @@ impl Draft {
             ("HEAD /api/hello HTTP/1.1\r\nhost: a\r\nno field\r\n\r\n", &["malformed_http"]),
             ("POST /v1/messages HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", &["malformed_http"]),
             ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", &["malformed_http"]),
-            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["version_unsupported", "malformed_http"]),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["http_version"]),
             ("\x16\x03\x01\x02\x00\x01\x00\x01", &["malformed_http"]),
             ("GET / HTTP/1.1\r\n\r\n", &["malformed_http"]),
             ("CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n", &["method_not_allowed"]),
@@ -350,7 +350,9 @@ impl Draft {
             Some([]) => {
                 // A switched-off key beside a good one: the good one's owner asks, whoever that is.
                 self.asked.fields.retain(|(name, _)| name != "x-api-key");
-                self.asked.expect = Expect::Own(&["key_disabled"]);
+                if !open {
+                    self.asked.expect = Expect::Own(&["key_disabled"]);
+                }
             }
             Some(reasons) if !open => self.asked.expect = Expect::Own(reasons),
             Some(_) => {}

@@ -88,6 +88,25 @@ impl Script {
             && self.then != Then::Reset
     }
 
+    /// The script in a line.
+    pub fn tell(&self) -> String {
+        format!(
+            "{} head {} body {} written {} {:?} {:?} pause {:?} interim {} stream {} close {} stale {} malformed {}",
+            self.status,
+            self.head_end,
+            self.body_end,
+            self.written,
+            self.reads,
+            self.then,
+            self.pause,
+            self.interim,
+            self.is_stream,
+            self.until_close,
+            self.is_stale,
+            self.is_malformed
+        )
+    }
+
     /// Makes up an answer to request `id`.
     pub fn make(dice: &mut Dice, id: u32, patience_ms: u64) -> Script {
         let is_stream = dice.chance(2);
@@ -182,7 +201,12 @@ impl Script {
                 self.pause = Some((dice.below(self.body_end + 1), ms));
             }
             5 if !self.until_close => self.wire.extend_from_slice(b"\x02surplus\r\n\r\n"),
-            6 => self.reads = *dice.pick(&[Reads::Head, Reads::HeadOnly]),
+            6 if dice.chance(2) => self.reads = Reads::Head,
+            6 => {
+                // Whoever does not read the rest cannot go on with the connection.
+                self.reads = Reads::HeadOnly;
+                self.then = *dice.pick(&[Then::Close, Then::Reset]);
+            }
             7 if !self.until_close => self.then = *dice.pick(&[Then::Close, Then::Reset]),
             _ => {}
         }

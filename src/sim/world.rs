@@ -83,7 +83,7 @@ struct Inner {
     ready: Arc<SegQueue<usize>>,
     timers: RefCell<BTreeMap<(Mono, u64), Waker>>,
     timer_count: Cell<u64>,
-    connections: Cell<u64>,
+    fates: RefCell<Vec<Fate>>,
     listeners: RefCell<BTreeMap<SocketAddr, Listener>>,
     spurious: Cell<bool>,
     panics: Cell<u64>,
@@ -96,6 +96,15 @@ struct Trace {
     hash: Cell<u64>,
     lines: RefCell<VecDeque<(Mono, &'static str, u64, u64)>>,
     is_loud: Cell<bool>,
+}
+
+/// What became of a connection, by side: 0 is the one that connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// When the side was told that the other one had finished or broken off.
+    pub heard: [Option<Mono>; 2],
+    /// When the side let go of its writing half.
+    pub let_go: [Option<Mono>; 2],
 }
 
 /// How a run came to its end.
@@ -124,7 +133,7 @@ impl World {
             ready: Arc::default(),
             timers: RefCell::default(),
             timer_count: Cell::new(0),
-            connections: Cell::new(0),
+            fates: RefCell::default(),
             listeners: RefCell::default(),
             spurious: Cell::new(false),
             panics: Cell::new(0),
@@ -166,8 +175,21 @@ impl World {
 
     /// A number for a new connection.
     pub(super) fn next_connection(&self) -> u64 {
-        self.0.connections.set(self.0.connections.get() + 1);
-        self.0.connections.get()
+        let mut fates = self.0.fates.borrow_mut();
+        fates.push(Fate::default());
+        fates.len() as u64 - 1
+    }
+
+    /// Writes down what becomes of a connection.
+    pub(super) fn fated(&self, connection: u64, change: impl FnOnce(&mut Fate, Mono)) {
+        if let Some(fate) = self.0.fates.borrow_mut().get_mut(connection as usize) {
+            change(fate, self.now());
+        }
+    }
+
+    /// What became of the connections, by number.
+    pub fn fates(&self) -> Vec<Fate> {
+        self.0.fates.borrow().clone()
     }
 
     /// Takes a step of the story down. Two runs of one seed leave the same trace.
@@ -295,8 +317,9 @@ fn line((at, what, a, b): &(Mono, &'static str, u64, u64)) -> String {
     format!("{:>12.3} ms  {what} {a} {b}", at.0 as f64 / 1e6)
 }
 
+/// Prints a line for whoever replays a seed.
 #[expect(clippy::print_stderr, reason = "asked for by whoever replays a seed")]
-fn let_it_be_heard(line: &str) {
+pub fn let_it_be_heard(line: &str) {
     eprintln!("{line}");
 }
 
@@ -328,6 +351,17 @@ impl Runtime for World {
     }
 
     fn connect(&self, to: SocketAddr) -> impl Future<Output = io::Result<Socket<PipeOutbox>>> + 'static {
+        self.connect_in(to, None)
+    }
+}
+
+impl World {
+    /// Connects, on a connection of this manner, or of the listener's.
+    pub fn connect_in(
+        &self,
+        to: SocketAddr,
+        manner: Option<Manner>,
+    ) -> impl Future<Output = io::Result<Socket<PipeOutbox>>> + 'static {
         let world = self.clone();
         async move {
             let latency = Span::from_ms(world.roll(4));
@@ -335,8 +369,8 @@ impl Runtime for World {
             let listener = world.0.listeners.borrow().get(&to).cloned();
             let Some(listener) = listener else { return Err(io::ErrorKind::ConnectionRefused.into()) };
             match (listener.greet)(&world) {
-                (Mood::Accept, manner) => {
-                    let (near, far) = pipe::pair(&world, to, manner);
+                (Mood::Accept, usual) => {
+                    let (near, far) = pipe::pair(&world, to, manner.unwrap_or(usual));
                     (listener.serve)(world, far);
                     Ok(near)
                 }

@@ -110,7 +110,7 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
     let (best, is_whole) = script.at_best();
     let payload = best.map(|message| message.body).unwrap_or_default();
     let got = &case.message.body;
-    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"forebay: The upstream").is_some());
+    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"forebay: the upstream").is_some());
     let passed = told.map_or(got.as_slice(), |at| &got[..at]);
     if case.asked.is_head() {
         return;
@@ -255,6 +255,11 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     }
     let before_head = script.written < script.head_end;
     let loses = script.then == Then::Reset || script.reads != Reads::Whole && script.then != Then::Next;
+    let is_broken = !script.is_benign(court.plan.patience.idle.as_ms());
+    if is_broken && script.written >= script.head_end {
+        // It broke before anything of it had been passed on.
+        allowed.extend(["answer_broken", "answer_idle"]);
+    }
     if before_head && matches!(script.then, Then::Close | Then::Reset) || loses {
         allowed.push("upstream_closed");
     }

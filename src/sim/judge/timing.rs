@@ -5,13 +5,18 @@ use crate::{
     base::{Mono, Span},
     sim::{
         client::Saw,
+        pipe::Cut,
         plan::{Plan, Visit},
         provider::Attempt,
+        request::Asked,
     },
 };
 
 /// How late a relay may notice that time is up (its ticks are two seconds apart), and what the world's own delays add.
 const SLACK: Span = Span::from_ms(3_500);
+
+/// How soon an upstream is left once it is known that the client has left.
+const AT_ONCE: Span = Span::from_ms(5);
 
 pub fn judge(court: &mut Court<'_>) {
     let (plan, seen) = (court.plan, court.seen);
@@ -42,22 +47,25 @@ fn patience(court: &mut Court<'_>, saw: &Saw) {
 
 /// Once a client has left, what upstreams still do for it ends at once.
 fn gone(court: &mut Court<'_>, visit: &Visit, saw: &Saw, left: Mono) {
-    let mut end = 0;
+    let Some(fate) = court.seen.fates.get(saw.connection as usize) else { return };
+    let Some(heard) = fate.heard[1] else {
+        // Requests that wait behind the one that is served stand before the end of the connection.
+        let is_hidden = visit.pipelines && saw.sent > 0;
+        if !is_hidden && fate.let_go[1].is_none_or(|at| at > left.after(delay(visit))) {
+            court.breach(rule::GONE, format!("a client left at {} ms, and nobody took notice", left.0 / 1_000_000));
+        }
+        return;
+    };
     for asked in &visit.asks {
-        end += asked.wire.len();
-        // Requests that wait behind this one stand before the end of the connection, and are not read yet.
-        let is_hidden = saw.sent > end;
-        for attempt in court.attempts(asked.id) {
-            let Some(line) = court.lines.get(&attempt.connection) else { continue };
-            let due = left.max(attempt.began).after(delay(court, visit));
-            let is_late = line.ended.is_none_or(|ended| ended > due);
-            if is_late && !is_hidden && !is_whole(attempt, asked) {
-                let ended = line.ended.unwrap_or(Mono(u64::MAX));
+        for attempt in court.attempts(asked.id).filter(|attempt| !is_whole(attempt, asked)) {
+            let let_go = court.seen.fates.get(attempt.connection as usize).and_then(|fate| fate.let_go[0]);
+            if let_go.is_none_or(|at| at > heard.after(AT_ONCE)) {
                 let detail = format!(
-                    "request {}: left at {} ms, the upstream was held until {} ms",
+                    "request {}: left at {} ms, known at {}, the upstream was held until {:?}",
                     asked.id,
                     left.0 / 1_000_000,
-                    ended.0 / 1_000_000
+                    heard.0 / 1_000_000,
+                    let_go.map(|at| at.0 / 1_000_000)
                 );
                 court.breach(rule::GONE, detail);
             }
@@ -66,11 +74,12 @@ fn gone(court: &mut Court<'_>, visit: &Visit, saw: &Saw, left: Mono) {
 }
 
 /// The answer had been sent whole, so that the connection may live on.
-fn is_whole(attempt: &Attempt, asked: &crate::sim::request::Asked) -> bool {
+fn is_whole(attempt: &Attempt, asked: &Asked) -> bool {
     attempt.was_stale || attempt.sent_at.is_some() && asked.scripts[attempt.script].at_best().1
 }
 
-/// How long the news may take: a few delays each way.
-fn delay(court: &Court<'_>, visit: &Visit) -> Span {
-    Span::from_ms(100 + 3 * (visit.manner.delay_ms_max + court.plan.manner.delay_ms_max))
+/// How long the news of a client's leave may take to reach forebay: what is on its way comes first.
+fn delay(visit: &Visit) -> Span {
+    let pieces = if visit.manner.cut == Cut::Bytes { 700 } else { 60 };
+    Span::from_ms(100 + pieces * visit.manner.delay_ms_max)
 }
