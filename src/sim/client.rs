@@ -228,7 +228,8 @@ impl Client {
     fn is_satisfied(&self) -> bool {
         let saw = self.saw.borrow();
         let complete = saw.reader.complete();
-        complete == self.visit.asks.len() || saw.reader.messages.last().is_some_and(|last| last.is_complete && closes(last))
+        complete == self.visit.asks.len()
+            || saw.reader.messages.last().is_some_and(|last| last.is_complete && closes(last))
     }
 
     fn take(&self, bytes: &[u8]) {
@@ -246,6 +247,8 @@ impl Client {
 
     fn end(&self, clean: bool) {
         let mut saw = self.saw.borrow_mut();
+        // The end that it made itself is not the other side's word.
+        let clean = clean && !matches!(self.leaves.get(), Some(How::Close | How::Reset));
         saw.reader.end(clean, self.world.now());
         saw.ended = Some((self.world.now(), clean));
         drop(saw);
@@ -254,7 +257,9 @@ impl Client {
 
     async fn write(self: Rc<Client>, mut outbox: PipeOutbox) {
         for (number, asked) in self.visit.asks.iter().enumerate() {
-            if !self.turn(number).await || !self.send(&mut outbox, &asked.wire, asked.fields.iter().any(|(name, _)| name == "Expect")).await {
+            if !self.turn(number).await
+                || !self.send(&mut outbox, &asked.wire, asked.fields.iter().any(|(name, _)| name == "Expect")).await
+            {
                 break;
             }
             let now = self.world.now();
@@ -301,7 +306,11 @@ impl Client {
         let start = self.saw.borrow().sent;
         let mut from = 0;
         while from < wire.len() {
-            let mut to = if self.world.chance(2) { wire.len() } else { from + 1 + self.world.roll((wire.len() - from) as u64) as usize };
+            let mut to = if self.world.chance(2) {
+                wire.len()
+            } else {
+                from + 1 + self.world.roll((wire.len() - from) as u64) as usize
+            };
             let mut pause = None;
             if let Some((at, ms)) = self.visit.pause
                 && (start + from..start + to).contains(&at)

@@ -192,7 +192,8 @@ impl Reader {
     fn head(&mut self, head: &[u8], now: Mono) {
         let Ok(text) = str::from_utf8(head) else { return self.fail("a head that is not text") };
         let mut lines = text.trim_end_matches("\r\n").split("\r\n");
-        let mut message = Message { first: lines.next().unwrap_or_default().to_owned(), head_at: now, ..Message::default() };
+        let mut message =
+            Message { first: lines.next().unwrap_or_default().to_owned(), head_at: now, ..Message::default() };
         for line in lines {
             let Some((name, value)) = line.split_once(':') else { return self.fail(&format!("no field: {line:?}")) };
             message.fields.push((name.to_owned(), value.trim().to_owned()));
@@ -273,7 +274,11 @@ mod tests {
             let reader = read(Side::Answers(vec![false]), bytes.as_bytes(), 1, false);
             assert_eq!((reader.complete(), reader.fault.as_deref()), (0, None), "{bytes}");
         }
-        for bytes in ["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcX", "junk\r\n\r\n", "HTTP/1.1 204 \r\n\r\nHTTP/1.1 204 \r\n\r\n"] {
+        for bytes in [
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcX",
+            "junk\r\n\r\n",
+            "HTTP/1.1 204 \r\n\r\nHTTP/1.1 204 \r\n\r\n",
+        ] {
             assert!(read(Side::Answers(vec![false]), bytes.as_bytes(), 1, true).fault.is_some(), "{bytes}");
         }
     }

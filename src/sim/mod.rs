@@ -257,7 +257,11 @@ impl Stage {
                 ("bodies_bytes", counters.bodies_bytes.get()),
                 ("body bytes of the process", self.shared.bodies.load(Ordering::Relaxed) as i64),
             ],
-            counted: [(100..600).map(|status| counters.status(status).get()).sum(), counters.accepted.get(), counters.records_lost.get()],
+            counted: [
+                (100..600).map(|status| counters.status(status).get()).sum(),
+                counters.accepted.get(),
+                counters.records_lost.get(),
+            ],
             pool_max: self.pool_max.get(),
             quiet,
             fates: self.world.fates(),

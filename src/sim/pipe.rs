@@ -108,7 +108,8 @@ impl Link {
         self.world.note("reset on connection", self.number, 0);
         for half in &self.halves {
             let mut bytes = half.bytes.borrow_mut();
-            let kept = if self.world.chance(2) { bytes.len() } else { self.world.roll(bytes.len() as u64 + 1) as usize };
+            let kept =
+                if self.world.chance(2) { bytes.len() } else { self.world.roll(bytes.len() as u64 + 1) as usize };
             bytes.truncate(kept);
         }
         self.halves.iter().for_each(Half::wake);
@@ -315,6 +316,9 @@ impl Outbox for PipeOutbox {
 
 impl Drop for PipeOutbox {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.abort();
+        }
         if !self.is_aborted {
             self.say_end();
         }
@@ -330,7 +334,11 @@ impl Drop for PipeOutbox {
 mod tests {
     use super::*;
 
-    fn talk(manner: Manner, near: impl AsyncFnOnce(Socket<PipeOutbox>) + 'static, far: impl AsyncFnOnce(Socket<PipeOutbox>) + 'static) {
+    fn talk(
+        manner: Manner,
+        near: impl AsyncFnOnce(Socket<PipeOutbox>) + 'static,
+        far: impl AsyncFnOnce(Socket<PipeOutbox>) + 'static,
+    ) {
         let world = World::new(3);
         let (a, b) = pair(&world, SocketAddr::from(([10, 0, 0, 1], 1)), manner);
         world.spawn(async move { near(a).await });
@@ -390,7 +398,8 @@ mod tests {
     #[test]
     fn a_peer_that_does_not_read_holds_the_writer_up() {
         let world = World::new(3);
-        let (mut a, b) = pair(&world, SocketAddr::from(([10, 0, 0, 1], 1)), Manner { buffer_bytes: 10, ..Manner::PLAIN });
+        let (mut a, b) =
+            pair(&world, SocketAddr::from(([10, 0, 0, 1], 1)), Manner { buffer_bytes: 10, ..Manner::PLAIN });
         world.spawn(async move {
             let _ = a.outbox.write(Segment::copy_of(&[0; 100_000])).await;
         });

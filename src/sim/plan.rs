@@ -13,8 +13,8 @@ use crate::{
     auth::key,
     base::{CallerSlot, Span, TeamSlot, UpstreamSlot, Wall},
     table::{
-        Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern, Provider,
-        RuntimeSettings, SecretLine, Table, Target, Team, Upstream,
+        Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
+        Provider, RuntimeSettings, SecretLine, Table, Target, Team, Upstream,
     },
 };
 use std::net::SocketAddr;
@@ -161,7 +161,9 @@ impl Plan {
             panics: dice.chance(10),
         };
         if dice.chance(4) {
-            plan.jumps = (0..3).map(|_| (dice.below(30_000) as u64, dice.between(0, 200_000_000) as i64 - 100_000_000)).collect();
+            plan.jumps = (0..3)
+                .map(|_| (dice.below(30_000) as u64, dice.between(0, 200_000_000) as i64 - 100_000_000))
+                .collect();
         }
         let (count_max, mut id) = (*dice.pick(&[2, 6, 20]), 0);
         for _ in 0..dice.between(1, count_max) {
@@ -204,7 +206,10 @@ impl Plan {
             for asked in &visit.asks {
                 let scripts: Vec<String> = asked.scripts.iter().map(Script::tell).collect();
                 let (method, target, bytes) = (asked.method, &asked.target, asked.wire.len());
-                text.push_str(&format!("  {}: {method} {target} {bytes} bytes {:?}: {scripts:?}\n", asked.id, asked.expect));
+                text.push_str(&format!(
+                    "  {}: {method} {target} {bytes} bytes {:?}: {scripts:?}\n",
+                    asked.id, asked.expect
+                ));
             }
         }
         text
@@ -243,8 +248,11 @@ impl Plan {
 fn site(dice: &mut Dice, number: usize) -> Site {
     let secret = format!("sk-of-site-{number}-{:016x}", dice.bits());
     let bearer = dice.chance(3);
-    let credential =
-        if bearer { ("authorization".to_owned(), format!("Bearer {secret}")) } else { ("x-api-key".to_owned(), secret) };
+    let credential = if bearer {
+        ("authorization".to_owned(), format!("Bearer {secret}"))
+    } else {
+        ("x-api-key".to_owned(), secret)
+    };
     let moods: &[[usize; 3]] = match dice.below(8) {
         0 => &[[0, 10, 0], [10, 0, 0]],
         1 => &[[0, 0, 10], [10, 0, 0]],
@@ -350,7 +358,9 @@ fn visit(dice: &mut Dice, plan: &Plan, id: &mut u32) -> Visit {
         _ => None,
     };
     let longer = [plan.patience.head, plan.patience.body, plan.patience.write_stall].map(|span| span.as_ms() + 5_000);
-    let pause = |dice: &mut Dice, bytes: usize| dice.chance(6).then(|| (dice.below(bytes), *dice.pick(&[100, 1_500, longer[0], longer[1], longer[2]])));
+    let pause = |dice: &mut Dice, bytes: usize| {
+        dice.chance(6).then(|| (dice.below(bytes), *dice.pick(&[100, 1_500, longer[0], longer[1], longer[2]])))
+    };
     Visit {
         at_ms: dice.size(30_000) as u64,
         asks,

@@ -87,7 +87,13 @@ impl Providers {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(providers: Rc<Providers>, world: World, site: usize, idle_ms: Option<u64>, socket: Socket<PipeOutbox>) {
+pub async fn serve(
+    providers: Rc<Providers>,
+    world: World,
+    site: usize,
+    idle_ms: Option<u64>,
+    socket: Socket<PipeOutbox>,
+) {
     let (connection, line) = {
         let mut seen = providers.seen.borrow_mut();
         let connection = socket.outbox.number();
@@ -224,7 +230,8 @@ async fn answer(providers: &Providers, desk: &mut Desk, site: usize, number: usi
     let (at, script) = {
         let mut seen = providers.seen.borrow_mut();
         let index = seen.attempts.iter().filter(|attempt| attempt.id == id).count().min(1);
-        let script: Option<Script> = id.and_then(|id| providers.asks.get(&id)).map(|asked| asked.scripts[index].clone());
+        let script: Option<Script> =
+            id.and_then(|id| providers.asks.get(&id)).map(|asked| asked.scripts[index].clone());
         let was_stale = script.as_ref().is_some_and(|script| script.is_stale && number > 0);
         seen.attempts.push(Attempt {
             site,
@@ -259,7 +266,9 @@ async fn answer(providers: &Providers, desk: &mut Desk, site: usize, number: usi
             desk.read(None).await;
         }
     }
-    if let (Some(attempt), Some(now)) = (providers.seen.borrow_mut().attempts.get_mut(at), desk.reader.messages.get(number)) {
+    if let (Some(attempt), Some(now)) =
+        (providers.seen.borrow_mut().attempts.get_mut(at), desk.reader.messages.get(number))
+    {
         attempt.request = now.clone();
     }
     script.then
@@ -271,7 +280,8 @@ async fn play(providers: &Providers, desk: &mut Desk, script: &Script, at: usize
     let stops = [script.pause.map_or(0, |(at, _)| at.min(script.written)), script.written];
     for (turn, stop) in stops.into_iter().enumerate() {
         while from < stop && !desk.is_over {
-            let to = if desk.world.chance(2) { stop } else { from + 1 + desk.world.roll((stop - from) as u64) as usize };
+            let to =
+                if desk.world.chance(2) { stop } else { from + 1 + desk.world.roll((stop - from) as u64) as usize };
             let bytes = script.wire.get(from..to).unwrap_or_default();
             if !desk.write(bytes, script.reads != Reads::HeadOnly).await {
                 desk.is_over = true;

@@ -168,7 +168,10 @@ impl Draft {
         let bytes = dice.size(150_000);
         let text = dice.text(bytes);
         let said = format!("\"messages\":{space}[{{\"role\":\"user\",\"content\":\"\\u00e9 \\\"{text}\\\"\"}}]");
-        let rest = format!("\"max_tokens\":{space}1024,\"id\":{},\"metadata\":{{\"model\":\"x\"}},\"stream\":true", self.asked.id);
+        let rest = format!(
+            "\"max_tokens\":{space}1024,\"id\":{},\"metadata\":{{\"model\":\"x\"}},\"stream\":true",
+            self.asked.id
+        );
         let named = |model: &str| match self.fault {
             Fault::NoModel => "\"mode\":1".to_owned(),
             _ => format!("\"model\":{space}\"{model}\""),
@@ -202,8 +205,14 @@ impl Draft {
         let rows: [(&str, &'static [&'static str]); 9] = [
             ("POST /v1/messages HTTP/1.1\r\nhost: a\r\nno field\r\n\r\n", &["malformed_http"]),
             ("HEAD /api/hello HTTP/1.1\r\nhost: a\r\nno field\r\n\r\n", &["malformed_http"]),
-            ("POST /v1/messages HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", &["malformed_http"]),
-            ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", &["malformed_http"]),
+            (
+                "POST /v1/messages HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+                &["malformed_http"],
+            ),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+                &["malformed_http"],
+            ),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &["http_version"]),
             ("\x16\x03\x01\x02\x00\x01\x00\x01", &["malformed_http"]),
             ("GET / HTTP/1.1\r\n\r\n", &["malformed_http"]),
@@ -212,7 +221,8 @@ impl Draft {
         ];
         let (text, reasons) = *dice.pick(&rows);
         self.asked.method = if text.starts_with("HEAD") { "HEAD" } else { "POST" };
-        self.asked = Asked { id, wire: text.into(), expect: Expect::Own(reasons), ends: true, peeks: false, ..self.asked };
+        self.asked =
+            Asked { id, wire: text.into(), expect: Expect::Own(reasons), ends: true, peeks: false, ..self.asked };
         self.asked.fields.clear();
         self.asked
     }
@@ -244,7 +254,10 @@ impl Draft {
                 self.version = "1.0";
                 self.asked.fields.push(("connection".into(), "keep-alive".into()));
             }
-            3 => self.asked.fields.extend([("Connection".into(), "x-mine, keep-alive".into()), ("x-mine".into(), "1".into())]),
+            3 => self
+                .asked
+                .fields
+                .extend([("Connection".into(), "x-mine, keep-alive".into()), ("x-mine".into(), "1".into())]),
             _ => {}
         }
         let body = self.framed(dice, plan);
@@ -316,7 +329,8 @@ impl Draft {
     /// Puts the credentials in, and says what comes of wrong ones.
     fn keys(&mut self, dice: &mut Dice, plan: &Plan) {
         let person: &Person = &plan.people[self.person];
-        let open = matches!(self.asked.expect, Expect::Own(&["no_such_path" | "method_not_allowed"])) || self.asked.target == "/api/hello";
+        let open = matches!(self.asked.expect, Expect::Own(&["no_such_path" | "method_not_allowed"]))
+            || self.asked.target == "/api/hello";
         let bearer = |key: &str| ("Authorization".to_owned(), format!("Bearer {key}"));
         let mut refused = person.refused.map(one);
         match self.fault {

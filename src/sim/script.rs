@@ -110,7 +110,11 @@ impl Script {
     /// Makes up an answer to request `id`.
     pub fn make(dice: &mut Dice, id: u32, patience_ms: u64) -> Script {
         let is_stream = dice.chance(2);
-        let status = if is_stream { 200 } else { *dice.pick(&[200, 200, 200, 400, 401, 403, 404, 413, 429, 500, 503, 529, 204]) };
+        let status = if is_stream {
+            200
+        } else {
+            *dice.pick(&[200, 200, 200, 400, 401, 403, 404, 413, 429, 500, 503, 529, 204])
+        };
         let body = match status {
             204 => Vec::new(),
             _ if is_stream => stream(dice, id),
@@ -217,7 +221,11 @@ impl Script {
 }
 
 fn fields(dice: &mut Dice, id: u32, is_stream: bool) -> Fields {
-    let kind = if is_stream { dice.pick(&["text/event-stream", "Text/Event-Stream; charset=utf-8"]) } else { &"application/json" };
+    let kind = if is_stream {
+        dice.pick(&["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+    } else {
+        &"application/json"
+    };
     let mut fields: Fields = vec![("Content-Type".into(), (*kind).into()), ("x-sim-id".into(), id.to_string())];
     let more: [(&str, &str); 9] = [
         ("request-id", "req_sim"),
@@ -248,7 +256,9 @@ fn stream(dice: &mut Dice, id: u32) -> Vec<u8> {
     let mut out = String::new();
     let mut event = |dice: &mut Dice, name: &str, bytes: usize| {
         let text = dice.text(bytes);
-        out.push_str(&format!("event: {name}{end}data: {{\"type\":\"{name}\",\"of\":{id},\"text\":\"{text}\"}}{end}{end}"));
+        out.push_str(&format!(
+            "event: {name}{end}data: {{\"type\":\"{name}\",\"of\":{id},\"text\":\"{text}\"}}{end}{end}"
+        ));
     };
     event(dice, "message_start", 20);
     for _ in 0..dice.between(0, 3) {

@@ -120,7 +120,8 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
         court.breach(rule::ANSWER_BYTES, format!("{} differs at {at} of {}", case.told(), payload.len()));
     }
     if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() {
-        court.breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
+        court
+            .breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
     }
     let patience = court.plan.patience;
     let is_benign = script.is_benign(patience.first_byte.as_ms().min(patience.idle.as_ms()));
@@ -177,7 +178,9 @@ fn head(court: &mut Court<'_>, case: &Case<'_>, script: &Script) {
         court.breach(rule::ANSWER_BYTES, format!("{}: the status was {}", case.told(), script.status));
     }
     let due = kept(&script.fields, Direction::Answer);
-    let own = |name: &str| name.starts_with("x-forebay-") || ["content-length", "transfer-encoding", "connection"].contains(&name);
+    let own = |name: &str| {
+        name.starts_with("x-forebay-") || ["content-length", "transfer-encoding", "connection"].contains(&name)
+    };
     let got: Fields = case.message.fields.iter().filter(|(name, _)| !own(name)).cloned().collect();
     if due != got {
         court.breach(rule::ANSWER_BYTES, format!("{}: fields {got:?} for {due:?}", case.told()));
@@ -193,11 +196,13 @@ fn head(court: &mut Court<'_>, case: &Case<'_>, script: &Script) {
 
 /// The fields that go on, by the table of edits and RFC 9110 section 7.6.1.
 pub fn kept(fields: &Fields, direction: Direction) -> Fields {
-    let mut ends: Vec<String> = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"].map(String::from).into();
+    let mut ends: Vec<String> =
+        ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"].map(String::from).into();
     for (_, value) in fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection")) {
         ends.extend(value.split(',').map(|option| option.trim().to_ascii_lowercase()));
     }
-    let goes_on = |name: &str| !ends.contains(&name.to_ascii_lowercase()) && edits::find(direction, name.as_bytes()).is_none();
+    let goes_on =
+        |name: &str| !ends.contains(&name.to_ascii_lowercase()) && edits::find(direction, name.as_bytes()).is_none();
     fields.iter().filter(|(name, _)| goes_on(name)).cloned().collect()
 }
 
@@ -263,7 +268,9 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     if before_head && matches!(script.then, Then::Close | Then::Reset) || loses {
         allowed.push("upstream_closed");
     }
-    let is_slow = script.pause.is_some_and(|(at, ms)| at <= script.head_end && ms + 3_000 >= court.plan.patience.first_byte.as_ms());
+    let is_slow = script
+        .pause
+        .is_some_and(|(at, ms)| at <= script.head_end && ms + 3_000 >= court.plan.patience.first_byte.as_ms());
     if before_head && script.then == Then::Silence || is_slow {
         allowed.push("first_byte_timeout");
     }

@@ -33,7 +33,8 @@ fn longest(plan: &Plan) -> Span {
     let patience = &plan.patience;
     let connect = patience.connect.0 * 3;
     let answer = connect.min(patience.first_byte.0) + 2 * patience.first_byte.0;
-    let other = [patience.idle, patience.keep_alive, patience.head, patience.body, patience.write_stall].map(|span| span.0);
+    let other =
+        [patience.idle, patience.keep_alive, patience.head, patience.body, patience.write_stall].map(|span| span.0);
     Span(other.into_iter().fold(answer, u64::max) + SLACK.0)
 }
 
