@@ -306,6 +306,10 @@ impl Outbox for RingOutbox {
 
 impl Drop for RingOutbox {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What was being written is not whole, and a close would look as if it were.
+            self.abort();
+        }
         // The reader task still holds the descriptor: its read must return for the connection to close.
         // SAFETY: `write` keeps the descriptor open; shutdown(2) touches no memory.
         unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };

@@ -133,7 +133,8 @@ fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Stor
         // The body's framing has ended; to close now would cost the client its next request.
         (Broken::Answer(_), _) if told && !close => After::Next,
         (Broken::Answer(_), _) if told => After::Close,
-        (Broken::Answer(_), Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
+        // A client that only said that it sends no more would take a close for the end.
+        (Broken::Answer(_) | Broken::ClientGone, Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
         _ => After::Drop,
     }
 }
