@@ -1,7 +1,7 @@
 //! Which models each upstream lists: `GET /v1/models`, now and then, so that a client's own question (R50: it waits
 //! three seconds) is answered from memory. Nothing waits for this; an upstream without a list has none.
 
-use super::Control;
+use super::{Control, way};
 use crate::{
     base::{Span, Wall},
     rt::ring::wall,
@@ -14,11 +14,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{
     Request, Uri,
     body::Bytes,
+    client::conn::http1,
     header::{ACCEPT, ACCEPT_ENCODING, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::CertificateDer};
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{error::Error, sync::Arc};
@@ -97,10 +96,13 @@ async fn fetch(upstream: &Upstream, now: Wall) -> Result<ModelList, String> {
 }
 
 async fn ask(upstream: &Upstream) -> Result<Bytes, String> {
-    let tls = tls_config(upstream)?;
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-    let answer = client.request(request(upstream)?).await.map_err(|e| cause(&e))?;
+    let question = request(upstream)?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(way::open(upstream).await?)).await.map_err(|e| cause(&e))?;
+    // It ends with the sender, or with the task that waits for the answer.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    let answer = sender.send_request(question).await.map_err(|e| cause(&e))?;
     if !answer.status().is_success() {
         return Err(format!("GET /v1/models was answered with status {}", answer.status().as_u16()));
     }
@@ -109,9 +111,7 @@ async fn ask(upstream: &Upstream) -> Result<Bytes, String> {
 }
 
 fn request(upstream: &Upstream) -> Result<Request<Empty<Bytes>>, String> {
-    let scheme = if upstream.tls { "https" } else { "http" };
-    let host = if upstream.host.contains(':') { format!("[{}]", upstream.host) } else { upstream.host.to_string() };
-    let uri = format!("{scheme}://{host}:{}{}/v1/models?limit=1000", upstream.port, upstream.base_path);
+    let uri = format!("{}/v1/models?limit=1000", upstream.base_path);
     let uri: Uri = uri.parse().map_err(|_| "its base URL is not one that can be asked".to_owned())?;
     let mut request = Request::get(uri)
         .header(HOST, upstream.host_header.as_str())
@@ -136,17 +136,6 @@ fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let mut value = HeaderValue::from_bytes(line.get(colon + 1..)?.trim_ascii()).ok()?;
     value.set_sensitive(true);
     Some((name, value))
-}
-
-fn tls_config(upstream: &Upstream) -> Result<ClientConfig, String> {
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    for der in &upstream.extra_ca {
-        roots.add(CertificateDer::from(der.as_slice()).into_owned()).map_err(|e| cause(&e))?;
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| cause(&e))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// An error and what lies under it, as one short line.

@@ -7,7 +7,7 @@ use crate::{
     base::{Mono, Span, UpstreamSlot},
     rt::Outbox,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::SocketAddr};
 
 /// Below the 60 s after which common load balancers close.
 const IDLE_MAX: Span = Span::from_secs(50);
@@ -32,19 +32,29 @@ impl<O: Outbox> Default for Pool<O> {
 }
 
 impl<O: Outbox> Pool<O> {
-    /// The warmest connection to `upstream` that is still open and silent, and when it was opened.
-    pub fn take(&mut self, upstream: UpstreamSlot, now: Mono) -> Option<(Conn<O>, Mono)> {
+    /// The warmest connection to `upstream` that is still open and silent and leads to one of `addresses`, and when it
+    /// was opened. Those that lead elsewhere are dropped: the name, or the proxy on the way, has moved.
+    pub fn take(&mut self, upstream: UpstreamSlot, addresses: &[SocketAddr], now: Mono) -> Option<(Conn<O>, Mono)> {
         let shelf = self.idle.get_mut(upstream.index())?;
         while let Some(mut idle) = shelf.pop_back() {
-            if is_fresh(&idle, now) && idle.conn.inbound.is_quiet() {
+            if is_fresh(&idle, now) && leads_to(&idle, addresses) && idle.conn.inbound.is_quiet() {
                 return Some((idle.conn, idle.opened));
             }
         }
         None
     }
 
-    /// Keeps a connection, opened at `opened`, for the next exchange; drops it when it is old or `max` wait already.
-    pub fn put(&mut self, upstream: UpstreamSlot, conn: Conn<O>, opened: Mono, now: Mono, max: usize) {
+    /// Keeps a connection, opened at `opened`, for the next exchange; drops it when it is old, leads to none of
+    /// `addresses`, or `max` wait already.
+    pub fn put(
+        &mut self,
+        upstream: UpstreamSlot,
+        addresses: &[SocketAddr],
+        conn: Conn<O>,
+        opened: Mono,
+        now: Mono,
+        max: usize,
+    ) {
         if self.idle.len() <= upstream.index() {
             self.idle.resize_with(upstream.index() + 1, VecDeque::new);
         }
@@ -52,6 +62,7 @@ impl<O: Outbox> Pool<O> {
         if let Some(shelf) = self.idle.get_mut(upstream.index())
             && shelf.len() < max
             && is_fresh(&idle, now)
+            && leads_to(&idle, addresses)
         {
             shelf.push_back(idle);
         }
@@ -77,4 +88,10 @@ impl<O: Outbox> Pool<O> {
 
 fn is_fresh<O: Outbox>(idle: &Idle<O>, now: Mono) -> bool {
     now.since(idle.since) < IDLE_MAX && now.since(idle.opened) < AGE_MAX
+}
+
+/// An IPv6 scope says through which interface, not to whom.
+fn leads_to<O: Outbox>(idle: &Idle<O>, addresses: &[SocketAddr]) -> bool {
+    let peer = idle.conn.peer;
+    addresses.iter().any(|address| (address.ip(), address.port()) == (peer.ip(), peer.port()))
 }
