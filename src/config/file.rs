@@ -318,12 +318,7 @@ impl Proxy {
         let (table, spot) = upstream.sections("proxy").into_iter().next()?;
         let section = Section::open(problems, &schema::PROXY, table, spot);
         let url = section.required_text(problems, "url");
-        Some(Proxy {
-            at,
-            url,
-            username_env: section.text("username_env"),
-            password_env: section.text("password_env"),
-        })
+        Some(Proxy { at, url, username_env: section.text("username_env"), password_env: section.text("password_env") })
     }
 }
 

@@ -26,8 +26,8 @@ pub fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         host_header: format!("{host}:{port}"),
         credentials: Vec::new(),
         extra_ca: Vec::new(),
-            via: None,
-            guard: Guard::Inside,
+        via: None,
+        guard: Guard::Inside,
     }
 }
 

@@ -45,7 +45,8 @@ pub async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
     let (mut waiting, mut running, mut errors) = (interleaved(addresses.iter().copied()), JoinSet::new(), Vec::new());
     loop {
         if let Some(address) = waiting.pop_front() {
-            running.spawn(async move { TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}")) });
+            running
+                .spawn(async move { TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}")) });
         }
         let turn = if waiting.is_empty() { Span(u64::MAX) } else { STAGGER };
         match tokio::time::timeout(turn.to_std(), running.join_next()).await {
@@ -75,7 +76,9 @@ async fn answer(via: &Via, stream: &mut TcpStream) -> Result<(), String> {
     let (mut head, mut held, mut interim) = (ResponseHead::new(), Vec::new(), 0);
     loop {
         let byte = stream.read_u8().await;
-        held.push(byte.map_err(|_| format!("the proxy {} closed the connection instead of answering CONNECT", via.name()))?);
+        held.push(
+            byte.map_err(|_| format!("the proxy {} closed the connection instead of answering CONNECT", via.name()))?,
+        );
         match head.parse(&held, true) {
             Ok(None) => {}
             Ok(Some(_)) if head.status < 200 && interim < INTERIM_ANSWERS_MAX => {

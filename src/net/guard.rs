@@ -65,9 +65,11 @@ fn class(ip: IpAddr) -> Class {
 fn class_v4(ip: Ipv4Addr) -> Class {
     match ip.octets() {
         // AWS, Google, Azure and others; AWS's task roles; Alibaba; Oracle's old one; Azure's host agent.
-        [169, 254, 169, 254] | [169, 254, 170, 2 | 23] | [100, 100, 100, 200] | [192, 0, 0, 192] | [168, 63, 129, 16] => {
-            METADATA
-        }
+        [169, 254, 169, 254]
+        | [169, 254, 170, 2 | 23]
+        | [100, 100, 100, 200]
+        | [192, 0, 0, 192]
+        | [168, 63, 129, 16] => METADATA,
         [0, ..] => UNSPECIFIED,
         [127, ..] => LOOPBACK,
         [169, 254, ..] => LINK_LOCAL,

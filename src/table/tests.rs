@@ -19,8 +19,8 @@ fn upstream(name: &str) -> Upstream {
         host_header: "api.example".into(),
         credentials: vec![Credential { name: "a".into(), header: SecretLine::x_api_key("k") }],
         extra_ca: Vec::new(),
-            via: None,
-            guard: Guard::Inside,
+        via: None,
+        guard: Guard::Inside,
     }
 }
 

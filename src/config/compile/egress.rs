@@ -174,7 +174,9 @@ impl ProxyUrl {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         match scheme.to_ascii_lowercase().as_str() {
             "http" => {}
-            "https" => return Err("is a proxy over TLS, which is not in this version: TLS to the upstream goes through"),
+            "https" => {
+                return Err("is a proxy over TLS, which is not in this version: TLS to the upstream goes through");
+            }
             "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => return Err("is a SOCKS proxy, not an HTTP one"),
             _ => return Err("does not begin with http://"),
         }
@@ -212,4 +214,118 @@ fn mended(text: &str) -> String {
     let bare = bare.rsplit('@').next().unwrap_or_default().split(['/', '?', '#']).next().unwrap_or_default();
     let good = format!("http://{bare}");
     if ProxyUrl::parse(&good).is_ok() { good } else { "http://proxy.example:3128".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{parse, quickstart};
+    use super::*;
+    use crate::table::Table;
+    use std::{io, path::Path};
+
+    struct Vars<'a>(&'a [(&'a str, &'a str)]);
+
+    impl Host for Vars<'_> {
+        fn var(&self, name: &str) -> Option<String> {
+            if name == "K" {
+                return Some("sk-k".into());
+            }
+            self.0.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+        }
+
+        fn read(&self, _: &Path, _: u64) -> io::Result<Vec<u8>> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+
+        fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn load(upstream: &str, vars: &[(&str, &str)]) -> Result<Table, String> {
+        let text = format!(
+            "[listen]\naddress = \"127.0.0.1:1\"\n[[upstream]]\nname = \"a\"\n{upstream}\ncredentials = [{{ env = \"K\" }}]\n"
+        );
+        parse(Path::new("f.toml"), &text, &Vars(vars)).map_err(|report| report.to_string())
+    }
+
+    fn of(upstream: &str, vars: &[(&str, &str)]) -> (Option<(String, String)>, Guard) {
+        let mut table = load(upstream, vars).expect("a good configuration");
+        let upstream = table.upstreams.remove(0);
+        let request = |via: &Arc<Via>| String::from_utf8_lossy(via.request()).into_owned();
+        (upstream.via.as_ref().map(|via| (via.name(), request(via))), upstream.guard)
+    }
+
+    const ANTHROPIC: &str = "provider = \"anthropic\"";
+
+    #[test]
+    fn what_is_written_goes_before_the_environment() {
+        let env = [("HTTPS_PROXY", "http://env:1"), ("ME", "m e"), ("PW", "p:w")];
+        let via = |more: &str| of(&format!("{ANTHROPIC}\n{more}"), &env).0;
+        let name = |more: &str| via(more).map(|(name, _)| name);
+        assert_eq!(name("").as_deref(), Some("env:1"));
+        assert_eq!(name("proxy = \"none\""), None);
+        assert_eq!(name("proxy = { url = \"none\" }"), None);
+        assert_eq!(name("proxy = \"http://Own.example\"").as_deref(), Some("own.example:80"));
+        assert_eq!(name("proxy = \"http://[fd00::1]:3128/\"").as_deref(), Some("[fd00::1]:3128"));
+        let (_, plain) = via("proxy = \"http://p:1\"").expect("one");
+        assert_eq!(plain, "CONNECT api.anthropic.com:443 HTTP/1.1\r\nHost: api.anthropic.com:443\r\n\r\n");
+        let (_, with) = via("proxy = \"http://me:p%40w@p:1\"").expect("one");
+        assert!(with.contains("\r\nProxy-Authorization: Basic bWU6cEB3\r\n"), "{with}");
+        let (_, with) =
+            via("proxy = { url = \"http://x:y@p:1\", username_env = \"ME\", password_env = \"PW\" }").expect("one");
+        assert!(with.contains("\r\nProxy-Authorization: Basic bSBlOnA6dw==\r\n"), "{with}");
+    }
+
+    #[test]
+    fn the_environment_does_not_take_inside_targets_out() {
+        let env = [("ALL_PROXY", "proxy:3128"), ("NO_PROXY", "10.0.0.0/8,.corp.example")];
+        let via = |url: &str| of(&format!("base_url = \"{url}\""), &env).0.map(|(name, _)| name);
+        assert_eq!(via("https://llm.example").as_deref(), Some("proxy:3128"));
+        for straight in
+            ["https://10.1.2.3", "https://llm.corp.example", "https://localhost:8443", "http://llm.internal"]
+        {
+            assert_eq!(via(straight), None, "{straight}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_of_the_environment_that_cannot_be_used_is_told_without_its_password() {
+        for (value, what) in [
+            ("socks5://u:hush@proxy:1080", "is a SOCKS proxy"),
+            ("https://u:hush@proxy", "is a proxy over TLS"),
+            ("http://u:hush@proxy/path", "has a path"),
+            ("http://u:hu%sh@proxy", "ill-formed"),
+            ("http://u:hush@169.254.169.254", "never connected to"),
+            ("http://:hush@proxy", "ill-formed"),
+        ] {
+            let told = load(ANTHROPIC, &[("HTTPS_PROXY", value)]).err().expect(value);
+            assert!(told.contains("the variable HTTPS_PROXY") && told.contains(what), "{told}");
+            assert!(told.contains("`proxy = \"none\"`") && !told.contains("hush"), "{told}");
+            assert!(load(&format!("{ANTHROPIC}\nproxy = \"none\""), &[("HTTPS_PROXY", value)]).is_ok());
+            let quick = quickstart("sk-k".into(), None, [0; 32], "127.0.0.1:1".parse().expect("an address"), &|name| {
+                Vars(&[("HTTPS_PROXY", value)]).var(name)
+            });
+            let told = quick.err().expect("refused too");
+            assert!(told.contains(what) && !told.contains("hush"), "{told}");
+        }
+    }
+
+    #[test]
+    fn private_addresses_are_for_those_who_say_so() {
+        let guard = |upstream: &str| of(upstream, &[]).1;
+        assert_eq!(guard(ANTHROPIC), Guard::Public);
+        assert_eq!(guard("base_url = \"https://llm.corp.example\""), Guard::Public);
+        assert_eq!(guard("base_url = \"http://llm.corp.example\"\nplaintext = true"), Guard::Public);
+        assert_eq!(guard("base_url = \"https://llm.corp.example\"\nallow_private = true"), Guard::Inside);
+        assert_eq!(guard("base_url = \"https://llm.corp.example\"\nallow_private = false"), Guard::Public);
+        assert_eq!(guard("base_url = \"https://llm.corp.example\"\nproxy = \"http://proxy.corp:1\""), Guard::Inside);
+        for inside in ["http://10.0.0.1", "https://127.0.0.1", "http://localhost", "http://litellm", "http://a.svc"] {
+            assert_eq!(guard(&format!("base_url = \"{inside}\"")), Guard::Inside, "{inside}");
+        }
+        for never in ["http://169.254.169.254", "https://[fe80::1]", "http://0.0.0.0:8080", "https://[fd00:ec2::254]"] {
+            let told = load(&format!("base_url = \"{never}\""), &[]).err().expect(never);
+            assert!(told.contains("is never connected to"), "{told}");
+        }
+    }
 }

@@ -156,13 +156,7 @@ impl Machine {
 }
 
 fn endpoint() -> Endpoint {
-    Endpoint {
-        tls: None,
-        via: None,
-        guard: Guard::Public,
-        connect: Span::from_secs(5),
-        handshake: Span::from_secs(5),
-    }
+    Endpoint { tls: None, via: None, guard: Guard::Public, connect: Span::from_secs(5), handshake: Span::from_secs(5) }
 }
 
 fn v4(last: u8) -> SocketAddr {
@@ -213,8 +207,7 @@ fn a_slow_first_address_still_wins_against_slower_ones() {
 
 #[test]
 fn a_refusal_starts_the_next_at_once() {
-    let machine =
-        Machine::with(&[(v6(1), Site::Refuses(3)), (v4(1), Site::Refuses(4)), (v6(2), Site::Accepts(5))]);
+    let machine = Machine::with(&[(v6(1), Site::Refuses(3)), (v4(1), Site::Refuses(4)), (v6(2), Site::Accepts(5))]);
     assert_eq!(race(&machine, &endpoint(), &[v6(1), v6(2), v4(1)]).unwrap(), v6(2));
     assert_eq!(machine.begun(), [(0, v6(1)), (3, v4(1)), (7, v6(2))]);
     assert_eq!(machine.ms(), 12);
@@ -240,7 +233,8 @@ fn no_address_is_no_name() {
 fn what_the_guard_refuses_is_not_connected_to() {
     let private = SocketAddr::from(([10, 0, 0, 1], 443));
     let metadata = SocketAddr::from(([169, 254, 169, 254], 443));
-    let machine = Machine::with(&[(private, Site::Accepts(0)), (metadata, Site::Accepts(0)), (v4(1), Site::Accepts(0))]);
+    let machine =
+        Machine::with(&[(private, Site::Accepts(0)), (metadata, Site::Accepts(0)), (v4(1), Site::Accepts(0))]);
     assert_eq!(race(&machine, &endpoint(), &[private, metadata, v4(1)]).unwrap(), v4(1));
     let error = race(&machine, &endpoint(), &[private]).unwrap_err();
     assert_eq!(error.kind, Kind::AddressRefused);
