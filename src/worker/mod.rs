@@ -11,8 +11,8 @@ use crate::{
         Runtime,
         ring::{Driver, Listener, ListenerCloser, Ring, pin_to},
     },
-    serve::{self, Shard, shard::Shared},
-    telemetry::Core,
+    serve::{self, Shard, drain::Stage, shard::Shared},
+    telemetry::{Core, Counters},
 };
 use std::{
     io,
@@ -26,8 +26,8 @@ use std::{
 
 /// How often a worker looks at flags, reports that it lives, and sweeps its pool.
 const HOUSEKEEPING: Span = Span::from_ms(100);
-/// How long exchanges in flight may go on once the process drains.
-const DRAIN_MAX: Span = Span::from_secs(30);
+/// How long broken streams, and clients that still read, may take at the very end.
+const ENDING_MAX: Span = Span::from_secs(5);
 /// How long to wait when accept(2) fails, for want of descriptors above all.
 const ACCEPT_PAUSE: Span = Span::from_ms(50);
 
@@ -82,14 +82,24 @@ async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<At
         core.counters.idle.set(shard.pool.borrow().len() as i64);
         ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
     }
+    let patience = shard.table().patience;
+    pass(&shard, patience.drain_grace, |_| true).await;
     core.set_listening(false);
     closers.iter().for_each(ListenerCloser::close);
-    let until = ring.now().after(DRAIN_MAX);
-    while core.counters.exchanges.get() > 0 && ring.now() < until {
-        core.beat();
-        ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
-    }
+    shard.drain.advance(Stage::Closing);
+    pass(&shard, patience.drain, |counters| counters.exchanges.get() > 0).await;
+    shard.drain.advance(Stage::Ending);
+    pass(&shard, ENDING_MAX, |counters| counters.connections.get() > 0).await;
     Ok(())
+}
+
+/// Lets time pass, at most `span`, as long as `busy`.
+async fn pass(shard: &Shard<Ring>, span: Span, busy: impl Fn(&Counters) -> bool) {
+    let until = shard.rt.now().after(span);
+    while busy(&shard.core.counters) && shard.rt.now() < until {
+        shard.core.beat();
+        shard.rt.sleep_until(shard.rt.now().after(HOUSEKEEPING).min(until)).await;
+    }
 }
 
 /// Accepts for ever; every connection is a task of its own, which a panic ends alone.

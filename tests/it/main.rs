@@ -9,6 +9,7 @@
 
 mod configs;
 mod docs;
+mod drain;
 mod exchange;
 mod requests;
 mod support;
