@@ -95,3 +95,117 @@ fn leads_to<O: Outbox>(idle: &Idle<O>, addresses: &[SocketAddr]) -> bool {
     let peer = idle.conn.peer;
     addresses.iter().any(|address| (address.ip(), address.port()) == (peer.ip(), peer.port()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        net::{Inbound, Outbound},
+        rt::{
+            Read, Segment,
+            inbox::{Feeder, inbox},
+        },
+    };
+    use std::io;
+
+    struct Mute;
+
+    impl Outbox for Mute {
+        async fn write(&mut self, segment: Segment) -> (io::Result<()>, Segment) {
+            (Ok(()), segment)
+        }
+
+        fn finish(&mut self) {}
+
+        fn abort(&mut self) {}
+    }
+
+    const SLOT: UpstreamSlot = UpstreamSlot(1);
+
+    fn at(last: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], 443))
+    }
+
+    fn conn(peer: SocketAddr) -> (Conn<Mute>, Feeder) {
+        let (inbox, feeder) = inbox();
+        (Conn { inbound: Inbound::Plain(inbox), outbound: Outbound::Plain(Mute), peer }, feeder)
+    }
+
+    fn secs(s: u64) -> Mono {
+        Mono::default().after(Span::from_secs(s))
+    }
+
+    /// A pool with connections to these, put at second 0.
+    fn pool(peers: &[SocketAddr]) -> (Pool<Mute>, Vec<Feeder>) {
+        let mut pool = Pool::default();
+        let put = |peer: &SocketAddr| {
+            let (conn, feeder) = conn(*peer);
+            pool.put(SLOT, &[*peer], conn, secs(0), secs(0), 8);
+            feeder
+        };
+        let feeders = peers.iter().map(put).collect();
+        (pool, feeders)
+    }
+
+    fn take(pool: &mut Pool<Mute>, addresses: &[SocketAddr], now: Mono) -> Option<SocketAddr> {
+        pool.take(SLOT, addresses, now).map(|(conn, _)| conn.peer)
+    }
+
+    #[test]
+    fn the_warmest_good_one_is_taken() {
+        let (mut pool, feeders) = pool(&[at(1), at(2), at(3)]);
+        feeders[2].deliver(Read::End);
+        assert_eq!(take(&mut pool, &[at(1), at(2), at(3)], secs(1)), Some(at(2)), "one that has ended is no use");
+        assert_eq!(pool.len(), 1);
+        assert_eq!(pool.take(UpstreamSlot(0), &[at(1)], secs(1)).map(|_| ()), None);
+        assert_eq!(take(&mut pool, &[at(1)], secs(1)), Some(at(1)));
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn a_connection_to_where_the_name_no_longer_leads_is_dropped() {
+        let (mut pool, _feeders) = pool(&[at(1), at(2)]);
+        assert_eq!(take(&mut pool, &[at(1), at(3)], secs(1)), Some(at(1)));
+        assert!(pool.is_empty());
+        let (moved, _feeder) = conn(at(1));
+        pool.put(SLOT, &[at(2)], moved, secs(0), secs(1), 8);
+        assert!(pool.is_empty(), "it is not even kept");
+        let other_port = SocketAddr::new(at(1).ip(), 80);
+        let (moved, _feeder) = conn(at(1));
+        pool.put(SLOT, &[other_port], moved, secs(0), secs(1), 8);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn idleness_and_age_are_bounded() {
+        let (mut waiting, _feeders) = pool(&[at(1)]);
+        assert_eq!(take(&mut waiting, &[at(1)], secs(50)), None, "idle for 50 s");
+        let (mut waiting, _feeders) = pool(&[at(1)]);
+        assert_eq!(take(&mut waiting, &[at(1)], secs(49)), Some(at(1)));
+        let (old, _feeder) = conn(at(1));
+        waiting.put(SLOT, &[at(1)], old, secs(0), secs(299), 8);
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(take(&mut waiting, &[at(1)], secs(300)), None, "300 s old");
+        let (old, _feeder) = conn(at(1));
+        waiting.put(SLOT, &[at(1)], old, secs(0), secs(300), 8);
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_sweep_drops_what_is_of_no_use() {
+        let (mut pool, feeders) = pool(&[at(1), at(2)]);
+        feeders[0].deliver(Read::End);
+        pool.sweep(secs(1));
+        assert_eq!(pool.len(), 1);
+        pool.sweep(secs(50));
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn a_full_shelf_takes_no_more() {
+        let (mut pool, _feeders) = pool(&[at(1)]);
+        let (another, _feeder) = conn(at(1));
+        pool.put(SLOT, &[at(1)], another, secs(0), secs(0), 1);
+        assert_eq!(pool.len(), 1);
+    }
+}

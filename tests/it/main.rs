@@ -10,6 +10,7 @@
 mod configs;
 mod docs;
 mod drain;
+mod egress;
 mod exchange;
 mod requests;
 mod support;

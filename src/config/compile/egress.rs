@@ -175,9 +175,13 @@ impl ProxyUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "http" => {}
             "https" => {
-                return Err("is a proxy over TLS, which is not in this version: TLS to the upstream goes through");
+                return Err(
+                    "names a proxy over TLS, which is not in this version; TLS to the upstream goes unopened through a plain one",
+                );
             }
-            "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => return Err("is a SOCKS proxy, not an HTTP one"),
+            "socks" | "socks4" | "socks4a" | "socks5" | "socks5h" => {
+                return Err("names a SOCKS proxy, not an HTTP one");
+            }
             _ => return Err("does not begin with http://"),
         }
         let (user, authority) = rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
@@ -292,8 +296,8 @@ mod tests {
     #[test]
     fn a_proxy_of_the_environment_that_cannot_be_used_is_told_without_its_password() {
         for (value, what) in [
-            ("socks5://u:hush@proxy:1080", "is a SOCKS proxy"),
-            ("https://u:hush@proxy", "is a proxy over TLS"),
+            ("socks5://u:hush@proxy:1080", "names a SOCKS proxy"),
+            ("https://u:hush@proxy", "names a proxy over TLS"),
             ("http://u:hush@proxy/path", "has a path"),
             ("http://u:hu%sh@proxy", "ill-formed"),
             ("http://u:hush@169.254.169.254", "never connected to"),

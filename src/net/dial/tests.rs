@@ -6,6 +6,7 @@ use crate::{
     rt::{
         Outbox, Read, Segment,
         inbox::{Feeder, inbox},
+        ring::Ring,
     },
 };
 use std::{
@@ -316,4 +317,33 @@ fn a_proxy_that_says_nothing_or_is_away_is_named_too() {
     let error = race(&machine, &through_a_proxy(), &[v4(2)]).unwrap_err();
     assert_eq!(error.kind, Kind::ProxyFailed);
     assert!(error.detail.contains("proxy.example:3128 cannot be reached: 192.0.2.2:443"), "{}", error.detail);
+}
+
+/// An address on this machine that drops every attempt to connect: its queue is full for ever.
+fn full() -> (SocketAddr, socket2::Socket, std::net::TcpStream) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let filler = std::net::TcpStream::connect(address).unwrap();
+    (address, socket, filler)
+}
+
+#[test]
+fn a_dead_address_is_passed_by_on_both_drivers() {
+    for force_epoll in [false, true] {
+        let (dead, _socket, _filler) = full();
+        let good = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [dead, good.local_addr().unwrap()];
+        Ring::run(force_epoll, Arc::default(), |ring, _| async move {
+            let inside = Endpoint { guard: Guard::Inside, ..endpoint() };
+            let conn = dial(&ring, &inside, &addresses).await.unwrap();
+            assert_eq!(conn.peer, addresses[1]);
+            // Alone it costs its time, which is what the race has saved.
+            let none = Endpoint { connect: Span::from_ms(300), ..inside };
+            let error = dial(&ring, &none, &addresses[..1]).await.err().unwrap();
+            assert_eq!(error.kind, Kind::ConnectTimeout, "{error:?}");
+        })
+        .unwrap();
+    }
 }
