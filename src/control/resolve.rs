@@ -123,13 +123,11 @@ fn learn(control: &Control, table: &Table, slot: usize, found: Found) {
 /// # Errors
 /// Why there are none.
 pub async fn addresses(upstream: &Upstream) -> Found {
-    match literal(upstream) {
-        Some(found) => found,
-        None => {
-            let (host, port) = upstream.first_hop();
-            look_up(host, port, upstream.guard).await
-        }
+    if let Some(found) = literal(upstream) {
+        return found;
     }
+    let (host, port) = upstream.first_hop();
+    look_up(host, port, upstream.guard).await
 }
 
 /// All addresses of a name that may be connected to, in the resolver's order.

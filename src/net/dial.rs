@@ -188,13 +188,12 @@ async fn establish<R: Runtime>(
 ) -> Result<Conn<R::Outbox>, DialError> {
     let address = socket.peer;
     if let Some(via) = &endpoint.via {
-        socket = match deadline(rt, rt.now().after(endpoint.connect), tunnel::open(socket, via)).await {
-            Some(opened) => opened?,
-            None => {
-                let what = format!("did not answer CONNECT within {} ms", endpoint.connect.as_ms());
-                return Err(tunnel::failed(via, Kind::ProxyFailed, &what));
-            }
+        let opening = deadline(rt, rt.now().after(endpoint.connect), tunnel::open(socket, via));
+        let Some(opened) = opening.await else {
+            let what = format!("did not answer CONNECT within {} ms", endpoint.connect.as_ms());
+            return Err(tunnel::failed(via, Kind::ProxyFailed, &what));
         };
+        socket = opened?;
     }
     let Some((config, name)) = &endpoint.tls else { return Ok(Conn::plain(socket)) };
     let failed = |what: String| {

@@ -85,9 +85,8 @@ fn class_v4(ip: Ipv4Addr) -> Class {
 }
 
 fn class_v6(ip: Ipv6Addr) -> Class {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
     let embedded = |high: u16, low: u16| class_v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
-    match [a, b, c, d, e, f, g, h] {
+    match ip.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => UNSPECIFIED,
         [0, 0, 0, 0, 0, 0, 0, 1] => LOOPBACK,
         // An IPv4 address in IPv6's clothes: mapped and compatible (RFC 4291 section 2.5.5), translated (RFC 6052),
@@ -99,7 +98,7 @@ fn class_v6(ip: Ipv6Addr) -> Class {
         // AWS; Google.
         [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254 | 0x23] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => METADATA,
         // RFC 4193, RFC 8215, and RFC 3879's old site-local ones.
-        [0xfc00..=0xfdff, ..] | [0x64, 0xff9b, 1, ..] | [0xfec0..=0xfeff, ..] => PRIVATE,
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..] => PRIVATE,
         [0xfe80..=0xfebf, ..] => LINK_LOCAL,
         [0xff00..=0xffff, ..] => MULTICAST,
         [0x100, 0, 0, 0, ..] => Never("a discard address"),

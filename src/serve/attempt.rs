@@ -344,7 +344,7 @@ fn answered<R: Runtime>(
 fn unreachable(order: &Order<'_>, live: &Live, error: DialError) -> Failure {
     let DialError { mut kind, mut detail } = error;
     if let (Kind::NameUnresolved, Some(told)) = (kind, live.address_error(order.slot)) {
-        detail = told.to_owned();
+        told.clone_into(&mut detail);
         if live.is_refused(order.slot) {
             kind = Kind::AddressRefused;
         }

@@ -162,6 +162,9 @@ fn is_user(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(|c| c == ':' || c.is_control())
 }
 
+/// What is wrong with the part before the `@`.
+const USER_FAULT: &str = "has a user or a password that is ill-formed: write special characters as %XX";
+
 /// `http://user:password@host:port`, taken apart.
 struct ProxyUrl {
     url: BaseUrl,
@@ -194,12 +197,12 @@ impl ProxyUrl {
         {
             return Err("names an address that is never connected to");
         }
-        const FAULT: &str = "has a user or a password that is ill-formed: write special characters as %XX";
         let credentials = user.map(|text| {
             let (user, password) = text.split_once(':').unwrap_or((text, ""));
-            let (user, password) = (percent_decoded(user).ok_or(FAULT)?, percent_decoded(password).ok_or(FAULT)?);
+            let (user, password) =
+                (percent_decoded(user).ok_or(USER_FAULT)?, percent_decoded(password).ok_or(USER_FAULT)?);
             let good = is_user(&user) && !password.chars().any(char::is_control);
-            if good { Ok(Credentials { user, password }) } else { Err(FAULT) }
+            if good { Ok(Credentials { user, password }) } else { Err(USER_FAULT) }
         });
         Ok(ProxyUrl { url, credentials: credentials.transpose()? })
     }
