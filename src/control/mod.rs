@@ -12,6 +12,7 @@ pub mod resolve;
 pub mod signals;
 pub mod sink;
 pub mod view;
+pub mod way;
 
 pub use line::Format;
 pub use signals::{Signals, Stop};

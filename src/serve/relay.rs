@@ -106,8 +106,8 @@ pub async fn relay<R: Runtime>(
     match outcome {
         Ok(()) => {
             if reusable {
-                let now = shard.rt.now();
-                shard.pool.borrow_mut().put(slot, conn, opened, now, story.table.bounds.pool_idle_max);
+                let (now, live, max) = (shard.rt.now(), shard.live(), story.table.bounds.pool_idle_max);
+                shard.pool.borrow_mut().put(slot, live.addresses_of(slot), conn, opened, now, max);
             }
             story.record.ending = Ending::Complete;
             Ok(if close { After::Close } else { After::Next })

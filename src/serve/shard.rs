@@ -84,7 +84,10 @@ impl<R: Runtime> Shard<R> {
 
     /// How to connect to an upstream of `table`.
     pub fn endpoint(&self, table: &Table, upstream: UpstreamSlot) -> Endpoint {
+        let way = table.upstream(upstream);
         Endpoint {
+            via: way.and_then(|upstream| upstream.via.clone()),
+            guard: way.map(|upstream| upstream.guard).unwrap_or_default(),
             tls: self.shared.tls.get(upstream.index()).cloned().flatten(),
             connect: table.patience.connect,
             handshake: table.patience.tls,

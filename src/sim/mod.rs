@@ -148,7 +148,7 @@ impl Stage {
         let mut live = Live::unknown(plan.sites.len());
         for (known, site) in live.addresses.iter_mut().zip(&plan.sites) {
             let addresses = site.addresses.iter().map(|(address, _)| *address).collect();
-            *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None };
+            *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None, refused: false };
         }
         let shared = Shared {
             table: Arc::new(ArcSwap::from_pointee(plan.table())),

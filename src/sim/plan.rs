@@ -390,6 +390,8 @@ fn upstream(site: &Site) -> Upstream {
         host_header: format!("{}.example", site.name),
         credentials: vec![Credential { name: "only".into(), header }],
         extra_ca: Vec::new(),
+        via: None,
+        guard: crate::net::Guard::Inside,
     }
 }
 
