@@ -253,8 +253,9 @@ fn site(dice: &mut Dice, number: usize) -> Site {
     } else {
         ("x-api-key".to_owned(), secret)
     };
-    let moods: &[[usize; 3]] = match dice.below(8) {
+    let moods: &[[usize; 3]] = match dice.below(9) {
         0 => &[[0, 10, 0], [10, 0, 0]],
+        4 => &[[0, 5, 5], [0, 0, 10]],
         1 => &[[0, 0, 10], [10, 0, 0]],
         2 => &[[6, 3, 1], [7, 3, 0]],
         3 => &[[0, 10, 0]],

@@ -43,19 +43,27 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The client has not done its part, so that nothing is owed to it.
-    fn is_excused(&self) -> bool {
-        is_excused(self.visit, self.saw)
-    }
-
     fn told(&self) -> String {
         format!("request {}: {} {:?}", self.asked.id, self.message.first, self.message.field("x-forebay-reason"))
     }
 }
 
-/// It left, or stopped reading or sending for a while, or its connection's task had the injected panic.
-fn is_excused(visit: &Visit, saw: &Saw) -> bool {
-    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some()
+/// Nothing is owed to a client that left, that stopped reading or sending for a while, whose task had the injected
+/// panic, or whose connection had to be reset: that is how an answer without framing is seen to be broken, and it takes
+/// with it what is still on its way.
+fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
+    let breaks = |asked: &Asked| {
+        let mut attempts = court.attempts(asked.id);
+        asked.is_old && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
+    };
+    let was_reset = saw.ended.is_some_and(|(_, clean)| !clean) && visit.asks.iter().any(breaks);
+    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some() || was_reset
+}
+
+/// Whether forebay must have got the whole answer.
+fn is_benign(court: &Court<'_>, script: &Script) -> bool {
+    let patience = court.plan.patience;
+    script.is_benign(patience.first_byte.as_ms().min(patience.idle.as_ms()))
 }
 
 fn secrets(court: &mut Court<'_>, saw: &Saw) {
@@ -78,7 +86,7 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if case.message.field("x-forebay-origin") == Some("upstream") && matches!(reason, "" | "upstream_answer") {
         return relayed(court, case);
     }
-    if !case.message.is_complete && !case.is_excused() && !is_cut_short(case) {
+    if !case.message.is_complete && !is_excused(court, case.visit, case.saw) && !is_cut_short(case) {
         court.breach(rule::WHOLE, format!("an answer of forebay's own is incomplete: {}", case.told()));
     }
     let allowed = allowed(court, case.saw, case.asked);
@@ -123,9 +131,10 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
         court
             .breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
     }
-    let patience = court.plan.patience;
-    let is_benign = script.is_benign(patience.first_byte.as_ms().min(patience.idle.as_ms()));
-    if is_benign && (!case.message.is_complete || told.is_some()) && !case.is_excused() {
+    if is_benign(court, script)
+        && (!case.message.is_complete || told.is_some())
+        && !is_excused(court, case.visit, case.saw)
+    {
         court.breach(rule::WHOLE, format!("{}: {} of {} bytes", case.told(), passed.len(), payload.len()));
     }
     broken(court, case, script, passed, told.is_some(), is_whole);
@@ -139,7 +148,7 @@ fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, passed: &[u8]
         court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
     }
     let is_cut = told || !case.message.is_complete;
-    if script.is_stream && in_chunks && is_cut && !case.is_excused() {
+    if script.is_stream && in_chunks && is_cut && !is_excused(court, case.visit, case.saw) {
         let border = borders(passed).last().copied().unwrap_or(0);
         let is_split = passed.len() - border > EVENT_BYTES_MAX;
         if border != passed.len() && (told || !is_split) {
@@ -212,7 +221,8 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
     let Some(record) = court.records.get(name).copied() else { return };
     let ending = record.ending.slug();
     let is_clean = case.message.is_complete && !told;
-    if (ending == "complete") != is_clean && !case.is_excused() && !has_ended(&case.message.body) {
+    if (ending == "complete") != is_clean && !is_excused(court, case.visit, case.saw) && !has_ended(&case.message.body)
+    {
         court.breach(rule::LOG, format!("{}: the log says {ending}, complete: {is_clean}", case.told()));
     }
 }
@@ -236,6 +246,10 @@ fn allowed(court: &Court<'_>, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
             if court.plan.sites[*site].is_flaky() {
                 allowed.extend(["connect_failed", "connect_timeout"]);
             }
+            if court.seen.upstreams.lines.iter().any(|line| line.site == *site && line.had_surplus) {
+                // It can come so late that it looks like the answer to the next request.
+                allowed.push("answer_malformed");
+            }
             for attempt in court.attempts(asked.id) {
                 faults(court, attempt, &asked.scripts[attempt.script], &mut allowed);
             }
@@ -249,9 +263,6 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     if attempt.was_stale {
         return;
     }
-    if court.lines.get(&attempt.connection).is_some_and(|line| line.had_surplus) {
-        allowed.push("answer_malformed");
-    }
     if script.is_malformed || script.interim > 8 {
         allowed.push("answer_malformed");
     }
@@ -260,7 +271,7 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     }
     let before_head = script.written < script.head_end;
     let loses = script.then == Then::Reset || script.reads != Reads::Whole && script.then != Then::Next;
-    let is_broken = !script.is_benign(court.plan.patience.idle.as_ms());
+    let is_broken = !is_benign(court, script);
     if is_broken && script.written >= script.head_end {
         // It broke before anything of it had been passed on.
         allowed.extend(["answer_broken", "answer_idle"]);
@@ -284,7 +295,7 @@ fn unanswered(court: &mut Court<'_>, visit: &Visit, saw: &Saw) {
     let answers = &saw.reader.messages;
     let is_over = answers.last().is_some_and(|last| !last.is_complete || last.field("connection") == Some("close"));
     let Some(asked) = visit.asks.get(answers.len()) else { return };
-    if is_over || is_excused(visit, saw) || saw.asked_at.len() <= answers.len() || saw.reader.fault.is_some() {
+    if is_over || is_excused(court, visit, saw) || saw.asked_at.len() <= answers.len() || saw.reader.fault.is_some() {
         return;
     }
     court.breach(rule::ANSWERED, format!("request {} ({} {})", asked.id, asked.method, asked.target));

@@ -8,7 +8,7 @@ mod timing;
 use super::{
     Observed,
     plan::{Plan, Visit},
-    provider::{Attempt, Line},
+    provider::Attempt,
     request::Asked,
 };
 use crate::telemetry::Record;
@@ -67,7 +67,6 @@ struct Court<'a> {
     seen: &'a Observed,
     asks: HashMap<u32, (&'a Visit, &'a Asked)>,
     records: HashMap<String, &'a Record>,
-    lines: HashMap<u64, &'a Line>,
     breaches: Breaches,
 }
 
@@ -95,7 +94,6 @@ pub fn judge(plan: &Plan, seen: &Observed) -> Breaches {
         seen,
         asks: asks.collect(),
         records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
-        lines: seen.upstreams.lines.iter().map(|line| (line.connection, line)).collect(),
         breaches: seen.live.clone(),
     };
     rest(&mut court);
