@@ -7,6 +7,7 @@ pub mod health;
 pub mod line;
 pub mod metrics;
 pub mod models;
+pub mod probe;
 pub mod resolve;
 pub mod signals;
 pub mod sink;

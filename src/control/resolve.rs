@@ -95,7 +95,7 @@ fn learn(control: &Control, table: &Table, slot: usize, found: Result<Vec<Socket
 }
 
 /// All addresses of a name, in the resolver's order.
-async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, Arc<str>> {
+pub(super) async fn look_up(host: &str, port: u16) -> Result<Vec<SocketAddr>, Arc<str>> {
     let asked = tokio::time::timeout(LOOKUP_MAX.to_std(), tokio::net::lookup_host((host, port)));
     let found = match asked.await {
         Ok(found) => found,

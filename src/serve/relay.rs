@@ -8,6 +8,7 @@ use super::{
     answer::{STAMP_BYTES_MAX, failure_text, stamp, status_line},
     attempt::Answered,
     client::Client,
+    drain::Stage,
     edits::{answer_fields, push_number},
     exchange::{After, Stop, Story},
     shard::Shard,
@@ -50,7 +51,7 @@ enum Frame {
 enum Broken {
     ClientGone,
     ClientStalled,
-    Upstream(Kind),
+    Answer(Kind),
 }
 
 /// Passes the answer on to its end, and says what becomes of the client's connection.
@@ -92,7 +93,7 @@ pub async fn relay<R: Runtime>(
     };
     let outcome = flow.run(shard, rest).await;
     let broken_stream = match (outcome, &flow.events) {
-        (Err(Broken::Upstream(kind)), Some(events)) if flow.head.is_none() => {
+        (Err(Broken::Answer(kind)), Some(events)) if flow.head.is_none() => {
             flow.tell_break(shard, events.told(), kind, story).await
         }
         _ => false,
@@ -111,11 +112,11 @@ pub async fn relay<R: Runtime>(
             story.record.ending = Ending::Complete;
             Ok(if close { After::Close } else { After::Next })
         }
-        Err(Broken::Upstream(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
-        Err(Broken::Upstream(kind)) if !broken_stream => {
+        Err(Broken::Answer(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
+        Err(Broken::Answer(kind)) if !broken_stream => {
             let now = shard.rt.now();
             let _ = watched(&shard.rt, &mut client.inbound, now.after(TAKE_IN_MAX), pending::<()>()).await;
-            Ok(ended(Broken::Upstream(kind), false, frame, close, story))
+            Ok(ended(Broken::Answer(kind), false, frame, close, story))
         }
         Err(broken) => Ok(ended(broken, broken_stream, frame, close, story)),
     }
@@ -126,14 +127,14 @@ fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Stor
     match broken {
         Broken::ClientGone => story.client_left(),
         Broken::ClientStalled => story.refuse(&Failure::new(Kind::ClientStalled, "")),
-        Broken::Upstream(kind) => story.refuse(&Failure::new(kind, "")),
+        Broken::Answer(kind) => story.refuse(&Failure::new(kind, "")),
     }
     match (broken, frame) {
         // The body's framing has ended; to close now would cost the client its next request.
-        (Broken::Upstream(_), _) if told && !close => After::Next,
-        (Broken::Upstream(_), _) if told => After::Close,
+        (Broken::Answer(_), _) if told && !close => After::Next,
+        (Broken::Answer(_), _) if told => After::Close,
         // A client that only said that it sends no more would take a close for the end.
-        (Broken::Upstream(_) | Broken::ClientGone, Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
+        (Broken::Answer(_) | Broken::ClientGone, Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
         _ => After::Drop,
     }
 }
@@ -279,13 +280,13 @@ impl<O: Outbox> Flow<'_, O> {
                     self.write(shard, &mut ticker, out).await?;
                 }
                 Read::End => {
-                    self.decoder.eof().map_err(|_| Broken::Upstream(Kind::AnswerBroken))?;
+                    self.decoder.eof().map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
                     let out = self.last(None);
                     self.write(shard, &mut ticker, out).await?;
                     self.surplus = true;
                     return Ok(());
                 }
-                Read::Failed(_) => return Err(Broken::Upstream(Kind::AnswerBroken)),
+                Read::Failed(_) => return Err(Broken::Answer(Kind::AnswerBroken)),
             }
         }
         // Answers of length 0 come here with their head unsent.
@@ -306,16 +307,17 @@ impl<O: Outbox> Flow<'_, O> {
         }
         let until = shard.rt.now().after(self.patience.idle);
         let from = &mut *self.from;
-        match ticker.watch(&shard.rt, self.gone, until, poll_fn(|cx| from.poll_next(cx))).await {
+        match ticker.watch(shard, self.gone, until, poll_fn(|cx| from.poll_next(cx))).await {
             Watched::Done(read) => Ok(read),
             Watched::ClientGone => Err(Broken::ClientGone),
-            Watched::TimeUp => Err(Broken::Upstream(Kind::AnswerIdle)),
+            Watched::TimeUp if shard.drain.stage() == Stage::Ending => Err(Broken::Answer(Kind::Draining)),
+            Watched::TimeUp => Err(Broken::Answer(Kind::AnswerIdle)),
         }
     }
 
     /// Takes the upstream's framing off and puts ours on, in place.
     fn process(&mut self, mut segment: Segment) -> Result<Option<Segment>, Broken> {
-        let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Upstream(Kind::AnswerBroken))?;
+        let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
         self.surplus |= stripped.consumed < segment.len();
         segment.narrow(stripped.payload);
         self.sent_bytes += segment.len() as u64;
@@ -373,7 +375,7 @@ impl<O: Outbox> Flow<'_, O> {
         }
         for segment in queue.into_iter().flatten() {
             let until = shard.rt.now().after(self.patience.write_stall);
-            match ticker.watch(&shard.rt, self.gone, until, self.to.write(segment)).await {
+            match ticker.watch(shard, self.gone, until, self.to.write(segment)).await {
                 Watched::Done((Ok(()), _)) => {}
                 Watched::Done((Err(_), _)) | Watched::ClientGone => return Err(Broken::ClientGone),
                 Watched::TimeUp => return Err(Broken::ClientStalled),
@@ -414,7 +416,10 @@ fn break_event(kind: Kind, story: &Story) -> String {
 /// The failure of an answer that broke off.
 fn broke(kind: Kind, story: &Story) -> Failure {
     let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
-    let what =
-        if kind == Kind::AnswerIdle { "fell silent in the middle of its answer" } else { "broke its answer off" };
+    let what = match kind {
+        Kind::Draining => return Failure::new(kind, "this forebay is going down. Try again."),
+        Kind::AnswerIdle => "fell silent in the middle of its answer",
+        _ => "broke its answer off",
+    };
     Failure::new(kind, format!("the upstream {upstream} {what}. Try again."))
 }
