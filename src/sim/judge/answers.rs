@@ -2,7 +2,7 @@
 
 use super::{Court, rule};
 use crate::{
-    base::{bounds::EVENT_BYTES_MAX, failure::TABLE},
+    base::{Mono, Span, bounds::EVENT_BYTES_MAX, failure::TABLE},
     serve::edits::{self, Direction},
     sim::{
         client::Saw,
@@ -15,6 +15,8 @@ use crate::{
 };
 use memchr::memmem;
 
+/// How long a request can be on its way.
+const IN_FLIGHT: Span = Span::from_secs(10);
 /// How the error event of forebay's own begins.
 const TOLD: &[u8] = b"event: error\ndata: {\"type\":\"error\",\"error\":{";
 
@@ -26,7 +28,8 @@ pub fn judge(court: &mut Court<'_>) {
         }
         secrets(court, saw);
         for (at, (asked, message)) in visit.asks.iter().zip(&saw.reader.messages).enumerate() {
-            let case = Case { visit, saw, asked, message, last: at + 1 == saw.reader.messages.len() };
+            let began = saw.began_at.get(at).copied().unwrap_or_default();
+            let case = Case { visit, saw, asked, message, began, last: at + 1 == saw.reader.messages.len() };
             one(court, &case);
         }
         unanswered(court, visit, saw);
@@ -39,6 +42,8 @@ struct Case<'a> {
     saw: &'a Saw,
     asked: &'a Asked,
     message: &'a Message,
+    /// When the client began to ask.
+    began: Mono,
     last: bool,
 }
 
@@ -49,15 +54,17 @@ impl Case<'_> {
 }
 
 /// Nothing is owed to a client that left, that stopped reading or sending for a while, whose task had the injected
-/// panic, or whose connection had to be reset: that is how an answer without framing is seen to be broken, and it takes
+/// panic, that still streamed when a drain came to its end, or whose connection had to be reset: that is how an answer without framing is seen to be broken, and it takes
 /// with it what is still on its way.
 fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
     let breaks = |asked: &Asked| {
         let mut attempts = court.attempts(asked.id);
         asked.is_old && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
     };
+    let drained = |(last, [_, ends]): (&Message, [Mono; 2])| saw.last.max(last.head_at) >= ends;
+    let was_drained = saw.reader.messages.last().zip(court.plan.drain()).is_some_and(drained);
     let was_reset = saw.ended.is_some_and(|(_, clean)| !clean) && visit.asks.iter().any(breaks);
-    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some() || was_reset
+    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some() || was_reset || was_drained
 }
 
 /// Whether forebay must have got the whole answer.
@@ -82,7 +89,11 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if !case.last && (closes || !case.message.is_complete) {
         court.breach(rule::AFTER, case.told());
     }
+    if court.plan.drains_at_ms.is_some_and(|ms| case.began.0 > ms * 1_000_000) && !closes {
+        court.breach(rule::DRAIN, case.told());
+    }
     let reason = case.message.field("x-forebay-reason").unwrap_or_default();
+    generation(court, case, reason);
     if case.message.field("x-forebay-origin") == Some("upstream") && matches!(reason, "" | "upstream_answer") {
         return relayed(court, case);
     }
@@ -96,6 +107,21 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     let status = TABLE.iter().find(|row| row.reason == reason).map_or(200, |row| row.status[0]);
     if status != case.message.status() {
         court.breach(rule::CAUSE, format!("{} is a {status}", case.told()));
+    }
+}
+
+/// Which configuration was in force.
+fn generation(court: &mut Court<'_>, case: &Case<'_>, reason: &str) {
+    let generation = case.message.field("x-forebay-generation").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let name = case.message.field("x-forebay-request-id").unwrap_or_default();
+    if court.records.get(name).is_some_and(|record| record.generation != generation) {
+        court.breach(rule::LOG, format!("{}: generation {generation} is not the log's", case.told()));
+    }
+    let Some((ms, person)) = court.plan.reload else { return };
+    let is_behind = case.began.0 > ms * 1_000_000;
+    let is_switched_off = case.asked.person == Some(person) && case.asked.target != "/api/hello";
+    if is_behind && (generation != 2 || is_switched_off && case.message.field("x-sim-id").is_some()) {
+        court.breach(rule::RELOAD, format!("{} of generation {generation} {reason}", case.told()));
     }
 }
 
@@ -118,7 +144,7 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
     let (best, is_whole) = script.at_best();
     let payload = best.map(|message| message.body).unwrap_or_default();
     let got = &case.message.body;
-    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"forebay: the upstream").is_some());
+    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"\"message\":\"forebay: ").is_some());
     let passed = told.map_or(got.as_slice(), |at| &got[..at]);
     if case.asked.is_head() {
         return;
@@ -127,7 +153,9 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
         let at = payload.iter().zip(passed).position(|(a, b)| a != b).unwrap_or(payload.len());
         court.breach(rule::ANSWER_BYTES, format!("{} differs at {at} of {}", case.told(), payload.len()));
     }
-    if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() {
+    // What comes behind a stream's last event may be lost with the connection.
+    let is_enough = !is_benign(court, script) && script.is_stream && has_ended(passed);
+    if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() && !is_enough {
         court
             .breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
     }
@@ -240,6 +268,12 @@ fn allowed(court: &Court<'_>, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
     if saw.idled.0 > 0 {
         allowed.push("request_timeout");
     }
+    if court.plan.reload.is_some_and(|(_, person)| asked.person == Some(person)) {
+        allowed.push("key_disabled");
+    }
+    if court.plan.drain().is_some() {
+        allowed.push("draining");
+    }
     match &asked.expect {
         Expect::Own(reasons) => allowed.extend_from_slice(reasons),
         Expect::Site(site) => {
@@ -295,6 +329,8 @@ fn unanswered(court: &mut Court<'_>, visit: &Visit, saw: &Saw) {
     let answers = &saw.reader.messages;
     let is_over = answers.last().is_some_and(|last| !last.is_complete || last.field("connection") == Some("close"));
     let Some(asked) = visit.asks.get(answers.len()) else { return };
+    // An idle connection is closed by a drain, whatever is on its way to it.
+    let is_over = is_over || court.plan.drain().is_some_and(|[closes, _]| saw.last.after(IN_FLIGHT) >= closes);
     if is_over || is_excused(court, visit, saw) || saw.asked_at.len() <= answers.len() || saw.reader.fault.is_some() {
         return;
     }

@@ -55,6 +55,10 @@ pub mod rule {
     pub const SECRETS: &str = "secrets stay on their side";
     /// At most one replay, and only of a request that got no byte on a reused connection.
     pub const REPLAY: &str = "a request is replayed once, if it was never heard";
+    /// Whose key a reload switched off gets nothing more.
+    pub const RELOAD: &str = "a reload is in force for every request behind it";
+    /// Once a drain has begun, no connection goes on.
+    pub const DRAIN: &str = "a drain lets no connection go on";
     /// The upstream is left when the client has left.
     pub const GONE: &str = "the upstream is left with the client";
     /// No wait is longer than its timeout.
