@@ -13,7 +13,7 @@ pub mod gate;
 pub mod models;
 pub mod relay;
 pub mod shard;
-mod splice;
+pub mod splice;
 mod watch;
 
 pub use connection::connection;
