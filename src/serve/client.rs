@@ -46,7 +46,7 @@ impl<O: Outbox> Client<O> {
             outbound: conn.outbound,
             peer: conn.peer,
             head: RequestHead::new(),
-            head_bytes: Segment::with_room(0),
+            head_bytes: Segment::none(),
             unread: None,
         }
     }
@@ -54,6 +54,8 @@ impl<O: Outbox> Client<O> {
     /// Waits for the next head: at most `keep_alive` for its first byte, then `head` for the rest.
     pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, patience: &Patience) -> Arrived {
         self.head.reset();
+        // While a client says nothing, only the standing read holds a buffer for it.
+        self.head_bytes = Segment::none();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
         let mut until = rt.now().after(if bytes.is_some() { patience.head } else { patience.keep_alive });
@@ -89,14 +91,14 @@ impl<O: Outbox> Client<O> {
         self.head_bytes = Segment::copy_of(&bytes.live()[..length]);
         bytes.consume(length);
         if !bytes.is_empty() {
-            self.unread = Some(std::mem::replace(bytes, Segment::with_room(0)));
+            self.unread = Some(std::mem::take(bytes));
         }
         Arrived::Head
     }
 
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
     /// client still sends, within bounds (RFC 9112 section 9.6).
-    pub async fn linger<R: Runtime<Outbox = O>>(mut self, rt: &R) {
+    pub async fn linger<R: Runtime<Outbox = O>>(&mut self, rt: &R) {
         self.outbound.finish().await;
         let until: Mono = rt.now().after(LINGER_MAX);
         let mut taken = 0;

@@ -13,6 +13,8 @@ pub mod gate;
 pub mod models;
 pub mod relay;
 pub mod shard;
+#[cfg(test)]
+mod sizes;
 pub mod splice;
 mod watch;
 

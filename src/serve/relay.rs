@@ -11,10 +11,13 @@ use super::{
     edits::{answer_fields, push_number},
     exchange::{After, Stop, Story},
     shard::Shard,
-    watch::{Ticker, Watched, first_tick},
+    watch::{Ticker, Watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, bounds::EVENT_BYTES_MAX},
+    base::{
+        Failure, Kind, Mono, Origin,
+        bounds::{EVENT_BYTES_MAX, READ_BYTES_MIN},
+    },
     dialect::anthropic::{self, Progress},
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
@@ -76,12 +79,14 @@ pub async fn relay<R: Runtime>(
     if streams {
         shard.core.counters.streams.add(1);
     }
-    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, .. } = answered;
+    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, bytes, .. } = answered;
+    drop(bytes);
     let mut flow = Flow {
         patience: story.table.patience,
         from: &mut conn.inbound,
         gone: &mut client.inbound,
         to: &mut client.outbound,
+        request: &mut client.head_bytes,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
         events: (streams && frame == Frame::Chunks).then(Events::default),
@@ -244,6 +249,8 @@ struct Flow<'a, O: Outbox> {
     from: &'a mut Inbound,
     gone: &'a mut Inbound,
     to: &'a mut Outbound<O>,
+    /// The head of the request; of no use once that of the answer has left.
+    request: &'a mut Segment,
     decoder: BodyDecoder,
     frame: Frame,
     events: Option<Events>,
@@ -257,7 +264,7 @@ struct Flow<'a, O: Outbox> {
 impl<O: Outbox> Flow<'_, O> {
     async fn run<R: Runtime<Outbox = O>>(&mut self, shard: &Shard<R>, rest: Option<Segment>) -> Result<(), Broken> {
         let make = |at| shard.rt.sleep_until(at);
-        let timer = pin!(make(first_tick(shard.rt.now())));
+        let timer = pin!(None);
         let mut ticker = Ticker::new(timer, &make);
         let mut arrived = rest.map(Read::Data);
         if self.frame == Frame::None {
@@ -321,6 +328,8 @@ impl<O: Outbox> Flow<'_, O> {
             Some(events) => events.take(segment),
         };
         if self.decoder.is_done() {
+            // The next read stands until the next answer, perhaps for long.
+            self.from.expect(READ_BYTES_MIN);
             return Ok(self.last(payload));
         }
         Ok(payload.map(|payload| self.framed(payload)))
@@ -360,6 +369,9 @@ impl<O: Outbox> Flow<'_, O> {
         ticker: &mut Ticker<'_, F>,
         payload: Option<Segment>,
     ) -> Result<(), Broken> {
+        if self.head.is_some() {
+            *self.request = Segment::none();
+        }
         let mut queue = [self.head.take(), payload];
         if let [Some(head), Some(payload)] = &mut queue
             && head.room() >= payload.len()
@@ -390,7 +402,7 @@ impl<O: Outbox> Flow<'_, O> {
             return false;
         }
         let make = |at: Mono| shard.rt.sleep_until(at);
-        let timer = pin!(make(first_tick(shard.rt.now())));
+        let timer = pin!(None);
         let mut ticker = Ticker::new(timer, &make);
         if let Some(events) = &mut self.events {
             events.partial = None;
