@@ -19,7 +19,7 @@ use crate::base::bounds;
 use crate::base::{CallerSlot, Span, TeamSlot, UpstreamSlot, Wall};
 
 pub use access::{Access, Plan, Refusal};
-pub use listener::{Hosts, Listener};
+pub use listener::{Hosts, Listener, ListenerTls};
 pub use pattern::Pattern;
 pub use upstream::{Credential, Provider, SecretLine, Upstream};
 
