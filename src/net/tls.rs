@@ -93,7 +93,7 @@ pub async fn connect<O: Outbox>(
     name: ServerName<'static>,
 ) -> io::Result<Conn<O>> {
     let session = ClientConnection::new(config, name).map_err(refused)?;
-    shake(socket, session.into(), None).await
+    shake(socket, shared(session.into()), None).await
 }
 
 /// Shakes hands as a server over `socket`, and says how that went. `Full` and `Resumed` come with the session,
@@ -106,7 +106,7 @@ pub async fn accept<O: Outbox>(mut socket: Socket<O>, config: Arc<ServerConfig>)
         return (Handshake::PlainHttp, Some(Conn::plain(socket)));
     }
     let session = match ServerConnection::new(config) {
-        Ok(session) => session.into(),
+        Ok(session) => shared(session.into()),
         Err(_) => return (Handshake::Refused, None),
     };
     match shake(socket, session, Some(first)).await {
@@ -138,14 +138,18 @@ fn refused(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// The session for both directions. Outside of the futures, which it would make large.
+fn shared(mut session: Connection) -> Session {
+    session.set_buffer_limit(Some(WRITE_BYTES_MAX));
+    Rc::new(RefCell::new(session))
+}
+
 /// Runs the handshake of `session`, for which `first` has come already.
 async fn shake<O: Outbox>(
     socket: Socket<O>,
-    mut session: Connection,
+    session: Session,
     first: Option<Segment>,
 ) -> io::Result<Conn<O>> {
-    session.set_buffer_limit(Some(WRITE_BYTES_MAX));
-    let session = Rc::new(RefCell::new(session));
     let mut inbound =
         TlsInbound { raw: socket.inbox, session: Rc::clone(&session), cipher: first, closed: false, broken: None };
     let mut outbound = TlsOutbound { raw: socket.outbox, session };

@@ -19,7 +19,7 @@ pub async fn connection<R: Runtime>(shard: Rc<Shard<R>>, conn: Conn<R::Outbox>, 
     loop {
         let patience = shard.table().patience;
         match client.read_head(&shard.rt, &patience).await {
-            Arrived::Nothing => return,
+            Arrived::Nothing => return client.leave(&shard.rt).await,
             Arrived::Refused(failure) => {
                 let mut story = Story::begin(&shard, &client);
                 story.refuse(&failure);
@@ -39,10 +39,20 @@ pub async fn connection<R: Runtime>(shard: Rc<Shard<R>>, conn: Conn<R::Outbox>, 
 
 /// Tells a client that comes over the worker's bound so, before it has said anything.
 pub async fn turn_away<R: Runtime>(shard: &Shard<R>, conn: Conn<R::Outbox>) {
+    let text = "forebay holds as many connections as it may. Try again in a moment.";
+    send_away(shard, conn, Failure::new(Kind::ConnectionsFull, text).retry_after(5)).await;
+}
+
+/// Tells a client that speaks plain HTTP to a listener with TLS so.
+pub async fn refuse_plain<R: Runtime>(shard: &Shard<R>, conn: Conn<R::Outbox>) {
+    let text = "a plain HTTP request came to a port that speaks HTTPS. Begin the URL with https:// \
+                (Claude Code: ANTHROPIC_BASE_URL).";
+    send_away(shard, conn, Failure::new(Kind::Malformed, text)).await;
+}
+
+async fn send_away<R: Runtime>(shard: &Shard<R>, conn: Conn<R::Outbox>, failure: Failure) {
     let mut client = Client::new(conn);
     let mut story = Story::begin(shard, &client);
-    let text = "forebay holds as many connections as it may. Try again in a moment.";
-    let failure = Failure::new(Kind::ConnectionsFull, text).retry_after(5);
     story.refuse(&failure);
     answer::fail(&shard.rt, &mut client, &mut story, &failure, true).await;
     story.end(shard);

@@ -4,7 +4,7 @@
 
 use crate::{
     base::{UpstreamSlot, Wall},
-    net::Certificate,
+    net::Identity,
 };
 use rustls::ServerConfig;
 use std::{net::SocketAddr, sync::Arc};
@@ -31,7 +31,7 @@ pub struct Front {
     /// For handshakes; has the keys of the tickets too, so that sessions resume on every core.
     pub config: Arc<ServerConfig>,
     /// What is in there, for people.
-    pub certificate: Arc<Certificate>,
+    pub identity: Identity,
     /// Why the files as they are now are not in force.
     pub fault: Option<Arc<str>>,
 }

@@ -177,7 +177,7 @@ impl Default for Bounds {
 pub struct Patience {
     /// TCP connect to an upstream.
     pub connect: Span,
-    /// TLS handshake with an upstream.
+    /// TLS handshake, with an upstream or a client.
     pub tls: Span,
     /// A request's whole head, from its first byte.
     pub head: Span,

@@ -6,13 +6,13 @@ pub use cpus::{Cpus, usable};
 
 use crate::{
     base::Span,
-    net::Conn,
+    net::{Conn, tls},
     rt::{
-        Runtime,
-        ring::{Driver, Listener, ListenerCloser, Ring, pin_to},
+        Runtime, Socket, deadline,
+        ring::{Driver, Listener, ListenerCloser, Ring, RingOutbox, pin_to},
     },
     serve::{self, Shard, shard::Shared},
-    telemetry::Core,
+    telemetry::{Core, Handshake},
 };
 use std::{
     io,
@@ -97,9 +97,10 @@ async fn accept(shard: Rc<Shard<Ring>>, listener: Listener, number: usize) {
     loop {
         match listener.accept().await {
             Ok(socket) => {
-                let (shard, conn) = (Rc::clone(&shard), Conn::plain(socket));
+                let shard = Rc::clone(&shard);
                 shard.clone().rt.spawn(async move {
                     let _open = Open::new(&shard.core);
+                    let Some(conn) = greet(&shard, socket, number).await else { return };
                     if shard.core.counters.connections.get() > shard.table().bounds.connections_max as i64 {
                         serve::connection::turn_away(&shard, conn).await;
                     } else {
@@ -111,6 +112,28 @@ async fn accept(shard: Rc<Shard<Ring>>, listener: Listener, number: usize) {
             Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
         }
     }
+}
+
+/// The connection in the clear for us: at once, or after the handshake where the listener has a certificate. `None`
+/// when nothing came of it, which is counted. With HTTP/2 this is where the agreed protocol will part the ways.
+async fn greet(shard: &Shard<Ring>, socket: Socket<RingOutbox>, number: usize) -> Option<Conn<RingOutbox>> {
+    let table = shard.table();
+    // The table decides, so that no fault can make a listener speak plain HTTP that must not.
+    if table.listeners.get(number).is_none_or(|listener| listener.tls.is_none()) {
+        return Some(Conn::plain(socket));
+    }
+    let config = Arc::clone(&shard.live().front(number)?.config);
+    let until = shard.rt.now().after(table.patience.tls);
+    drop(table);
+    // Boxed, because a handshake is large and short, and the connection's task small and long.
+    let handshake = Box::pin(tls::accept(socket, config));
+    let (outcome, conn) = deadline(&shard.rt, until, handshake).await.unwrap_or((Handshake::Timeout, None));
+    shard.core.counters.handshakes(outcome).add(1);
+    if outcome == Handshake::PlainHttp {
+        serve::connection::refuse_plain(shard, conn?).await;
+        return None;
+    }
+    conn
 }
 
 /// Counts a connection for as long as its task lives, however that ends.

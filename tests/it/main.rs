@@ -11,3 +11,4 @@ mod configs;
 mod exchange;
 mod requests;
 mod support;
+mod tls;
