@@ -48,7 +48,9 @@ pub(super) fn run(args: &Args) -> u8 {
             return USAGE;
         };
         if !address.ip().is_loopback() && !listener.plaintext && listener.tls.is_none() {
-            complain("forebay serve: an address that other machines reach needs `tls`, or `plaintext = true`, in [listen]\n");
+            complain(
+                "forebay serve: an address that other machines reach needs `tls`, or `plaintext = true`, in [listen]\n",
+            );
             return USAGE;
         }
         listener.address = address;

@@ -190,10 +190,7 @@ mod tests {
         let (old, old_key) = pair(2020, 2025);
         assert_eq!(faults(&old, &old_key), certificate("holds a certificate that ended on 2025-01-01"));
         let (young, young_key) = pair(2030, 2031);
-        assert_eq!(
-            faults(&young, &young_key),
-            certificate("holds a certificate that is good from 2030-01-01 on only")
-        );
+        assert_eq!(faults(&young, &young_key), certificate("holds a certificate that is good from 2030-01-01 on only"));
         assert_eq!(faults("", "").len(), 2, "both at once");
     }
 }

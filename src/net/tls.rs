@@ -93,7 +93,7 @@ pub async fn connect<O: Outbox>(
     name: ServerName<'static>,
 ) -> io::Result<Conn<O>> {
     let session = ClientConnection::new(config, name).map_err(refused)?;
-    shake(socket, shared(session.into()), None).await
+    shake(socket, shared(session.into()), None).await.map_err(explained)
 }
 
 /// Shakes hands as a server over `socket`, and says how that went. `Full` and `Resumed` come with the session,
@@ -138,6 +138,24 @@ fn refused(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// The same error, in words for the operator where the protocol's own leave a question.
+fn explained(error: io::Error) -> io::Error {
+    use rustls::CertificateError as Fault;
+    let text = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(Fault::UnknownIssuer)) => {
+            "its certificate is of a CA that is not known here; `ca_file` adds one"
+        }
+        Some(rustls::Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => {
+            "its certificate has ended"
+        }
+        Some(rustls::Error::InvalidCertificate(Fault::NotValidYet | Fault::NotValidYetContext { .. })) => {
+            "its certificate is not good yet, or this machine's clock is behind"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
 /// The session for both directions. Outside of the futures, which it would make large.
 fn shared(mut session: Connection) -> Session {
     session.set_buffer_limit(Some(WRITE_BYTES_MAX));
@@ -145,11 +163,7 @@ fn shared(mut session: Connection) -> Session {
 }
 
 /// Runs the handshake of `session`, for which `first` has come already.
-async fn shake<O: Outbox>(
-    socket: Socket<O>,
-    session: Session,
-    first: Option<Segment>,
-) -> io::Result<Conn<O>> {
+async fn shake<O: Outbox>(socket: Socket<O>, session: Session, first: Option<Segment>) -> io::Result<Conn<O>> {
     let mut inbound =
         TlsInbound { raw: socket.inbox, session: Rc::clone(&session), cipher: first, closed: false, broken: None };
     let mut outbound = TlsOutbound { raw: socket.outbox, session };

@@ -160,7 +160,7 @@ impl Forebay {
         std::fs::write(&path, config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.arg("serve").arg("--config").arg(&path);
-        let listeners = config.matches("[listen]").count() + config.matches("[[listen]]").count();
+        let listeners = config.matches("[listen]").count(); // `[[listen]]` has it inside
         Forebay::spawn_with(command, force_epoll, folder, listeners)
     }
 
