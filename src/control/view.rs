@@ -4,6 +4,7 @@
 use crate::{
     base::UpstreamSlot,
     control::line::rfc3339,
+    net::Guard,
     table::{
         Access, Caller, Hosts, Listener, Model, Table, Upstream,
         live::{Front, Live},
@@ -65,7 +66,7 @@ fn shown(front: &Front) -> Value {
         "names": certificate.names.iter().map(|name| &**name).collect::<Vec<_>>(),
         "begins": rfc3339(certificate.begins),
         "ends": rfc3339(certificate.ends),
-        "sha256": certificate.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "sha256": certificate.fingerprint_hex(),
     })
 }
 
@@ -81,6 +82,8 @@ fn upstream(upstream: &Upstream, slot: UpstreamSlot, live: &Live) -> Value {
         "base_path": upstream.base_path,
         "credentials": upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>(),
         "extra_ca": upstream.extra_ca.len(),
+        "proxy": upstream.via.as_ref().map(|via| via.name()),
+        "private_addresses": upstream.guard == Guard::Inside,
         "addresses": live.addresses_of(slot).iter().map(ToString::to_string).collect::<Vec<_>>(),
         "resolved_at": addresses.and_then(|a| a.resolved_at).map(rfc3339),
         "address_error": live.address_error(slot),
@@ -140,6 +143,8 @@ fn patience(table: &Table) -> Value {
         "idle_ms": patience.idle.as_ms(),
         "write_stall_ms": patience.write_stall.as_ms(),
         "keep_alive_ms": patience.keep_alive.as_ms(),
+        "drain_grace_ms": patience.drain_grace.as_ms(),
+        "drain_ms": patience.drain.as_ms(),
     })
 }
 

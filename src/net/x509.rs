@@ -73,6 +73,14 @@ impl Certificate {
         Some(Certificate { subject, issuer, names, begins, ends, fingerprint })
     }
 
+    /// The fingerprint as people compare it.
+    pub fn fingerprint_hex(&self) -> String {
+        self.fingerprint.iter().fold(String::new(), |mut out, byte| {
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
+    }
+
     /// Days from `now` until it ends; below zero when it has.
     pub fn days_left(&self, now: Wall) -> f64 {
         (self.ends.0 as f64 - now.0 as f64) / DAY_MS as f64

@@ -1,5 +1,6 @@
 //! The client's side of a connection: its head, the bytes that came with it, and how to take leave.
 
+use super::drain::Drain;
 use crate::{
     base::{
         Failure, Kind, Mono, Span,
@@ -10,7 +11,12 @@ use crate::{
     table::Patience,
     wire::{HeadError, RequestHead},
 };
-use std::net::SocketAddr;
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    task::Poll,
+};
 
 /// How long taking leave of an idle client may take.
 const LEAVE_MAX: Span = Span::from_secs(1);
@@ -54,8 +60,9 @@ impl<O: Outbox> Client<O> {
         }
     }
 
-    /// Waits for the next head: at most `keep_alive` for its first byte, then `head` for the rest.
-    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, patience: &Patience) -> Arrived {
+    /// Waits for the next head: at most `keep_alive` for its first byte, and not at all once the core goes down; then
+    /// `head` for the rest.
+    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, drain: &Drain, patience: &Patience) -> Arrived {
         self.head.reset();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
@@ -65,24 +72,19 @@ impl<O: Outbox> Client<O> {
                 match self.head.parse(bytes.live()) {
                     Ok(Some(length)) => return self.split_head(bytes, length),
                     Ok(None) => {}
-                    Err(error) => return Arrived::Refused(refusal(&error)),
+                    Err(error) => return self.refused(bytes, refusal(&error)),
                 }
             }
-            match deadline(rt, until, self.inbound.next()).await {
+            let idle = bytes.is_none();
+            match deadline(rt, until, next_unless(&mut self.inbound, idle.then_some(drain))).await {
                 Some(Read::Data(more)) => {
                     if bytes.is_none() {
                         until = rt.now().after(patience.head);
                     }
                     bytes = Some(joined(bytes, more));
                 }
-                None if bytes.is_some() => {
-                    let text = format!(
-                        "the request's head did not arrive within {} s. Send it again.",
-                        patience.head.as_ms() / 1000
-                    );
-                    return Arrived::Refused(Failure::new(Kind::RequestTimeout, text));
-                }
-                Some(Read::End | Read::Failed(_)) | None => return Arrived::Nothing,
+                Some(Read::End | Read::Failed(_)) => return Arrived::Nothing,
+                None => return self.late(bytes, patience),
             }
         }
     }
@@ -102,6 +104,21 @@ impl<O: Outbox> Client<O> {
         let _ = deadline(rt, rt.now().after(LEAVE_MAX), self.outbound.finish()).await;
     }
 
+    /// Time is up; an idle connection owes nothing.
+    fn late(&mut self, bytes: Option<Segment>, patience: &Patience) -> Arrived {
+        let Some(mut bytes) = bytes else { return Arrived::Nothing };
+        let text =
+            format!("the request's head did not arrive within {} s. Send it again.", patience.head.as_ms() / 1000);
+        self.refused(&mut bytes, Failure::new(Kind::RequestTimeout, text))
+    }
+
+    /// Keeps what came of the head: the parts of `head` that were found before it was refused are parts of these bytes,
+    /// not of the head before.
+    fn refused(&mut self, bytes: &mut Segment, failure: Failure) -> Arrived {
+        self.head_bytes = std::mem::replace(bytes, Segment::with_room(0));
+        Arrived::Refused(failure)
+    }
+
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
     /// client still sends, within bounds (RFC 9112 section 9.6).
     pub async fn linger<R: Runtime<Outbox = O>>(mut self, rt: &R) {
@@ -119,6 +136,17 @@ impl<O: Outbox> Client<O> {
             }
         }
     }
+}
+
+/// The next read; an end, if the core goes down first.
+async fn next_unless(inbound: &mut Inbound, drain: Option<&Drain>) -> Read {
+    let Some(drain) = drain else { return inbound.next().await };
+    let mut closing = pin!(drain.closing());
+    poll_fn(|cx| match inbound.poll_next(cx) {
+        Poll::Pending => closing.as_mut().poll(cx).map(|()| Read::End),
+        ready @ Poll::Ready(_) => ready,
+    })
+    .await
 }
 
 /// `more` behind `bytes`, in one buffer.

@@ -7,8 +7,14 @@
 )]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod balance;
 mod configs;
+mod docs;
+mod doctor;
+mod drain;
+mod egress;
 mod exchange;
 mod requests;
+mod secure;
 mod support;
 mod tls;

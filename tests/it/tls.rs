@@ -1,176 +1,22 @@
 //! TLS on both sides, with certificates that the tests make: sessions, tickets, rotation, ends and cuts.
+#![allow(clippy::disallowed_methods, reason = "measures what another process does")]
 
-use crate::support::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
-    SupportedProtocolVersion,
-    client::Resumption,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use crate::{secure::*, support::*};
+use rcgen::KeyPair;
+use rustls::HandshakeKind;
 use std::{
-    fs,
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
-    path::{Path, PathBuf},
+    net::TcpStream,
     process::Command,
-    sync::{Arc, Mutex, mpsc},
-    thread,
+    sync::{Mutex, mpsc},
     time::{Duration, Instant},
 };
-
-type Secured = StreamOwned<ClientConnection, TcpStream>;
-type UpstreamStream = StreamOwned<ServerConnection, TcpStream>;
-
-const BOTH: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13, &rustls::version::TLS12];
-const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
-
-/// A certificate authority of an org's own.
-struct Ca {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Ca {
-    fn new(name: &str) -> Ca {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Ca { pem, issuer: Issuer::new(params, key) }
-    }
-
-    /// A certificate for this machine, and its key.
-    fn issue(&self, subject: &str) -> (String, String) {
-        let mut params = CertificateParams::new(NAMES.map(str::to_owned)).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, subject);
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
-    }
-
-    /// A client that trusts this CA and nothing else, and keeps tickets.
-    fn client(&self, versions: &[&'static SupportedProtocolVersion], protocols: &[&[u8]]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        config.resumption = Resumption::in_memory_sessions(64);
-        Arc::new(config)
-    }
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-/// A folder with the files of `[listen] tls`.
-struct Files {
-    folder: tempfile::TempDir,
-    ca: Ca,
-}
-
-impl Files {
-    fn new() -> Files {
-        let files = Files { folder: tempfile::tempdir().unwrap(), ca: Ca::new("The Org's CA") };
-        files.issue("first");
-        fs::write(files.at("ca.pem"), &files.ca.pem).unwrap();
-        files
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn issue(&self, subject: &str) {
-        let (chain, key) = self.ca.issue(subject);
-        self.put("tls.crt", &chain);
-        self.put("tls.key", &key);
-    }
-
-    /// As careful writers do: the new file takes the old one's name.
-    fn put(&self, name: &str, text: &str) {
-        fs::write(self.at("new"), text).unwrap();
-        fs::rename(self.at("new"), self.at(name)).unwrap();
-    }
-
-    /// A config whose listener speaks TLS.
-    fn config(&self, upstream: SocketAddr, more: &str) -> String {
-        let tls = format!(
-            "tls = {{ cert = \"{}\", key = \"{}\" }}\n",
-            self.at("tls.crt").display(),
-            self.at("tls.key").display()
-        );
-        let plain = "[listen]\naddress = \"127.0.0.1:0\"\n";
-        config(&format!("http://{upstream}"), more).replace(plain, &format!("{plain}{tls}"))
-    }
-}
-
-fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> Client<Secured> {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(STUCK)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    let session = ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost").unwrap()).unwrap();
-    Client(StreamOwned::new(session, stream))
-}
-
-/// The subject of the certificate that the client was shown.
-fn shown(client: &Client<Secured>) -> String {
-    let leaf = &client.0.conn.peer_certificates().unwrap()[0];
-    forebay::net::Certificate::read(leaf).unwrap().subject.into()
-}
-
-fn metric(forebay: &Forebay, series: &str) -> f64 {
-    let page = forebay.admin("/metrics").text();
-    let line = page.lines().find(|line| line.starts_with(series)).unwrap_or_else(|| panic!("{series} in\n{page}"));
-    line.rsplit_once(' ').unwrap().1.parse().unwrap()
-}
-
-fn handshakes(forebay: &Forebay, outcome: &str) -> f64 {
-    metric(forebay, &format!("forebay_tls_handshakes_total{{outcome=\"{outcome}\"}}"))
-}
-
-/// Asks again and again until it holds: for what another thread does once a second.
-fn soon<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + STUCK;
-    loop {
-        if let Some(found) = ask() {
-            return found;
-        }
-        assert!(Instant::now() < until, "{what} did not come about");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
 
 fn on_both_drivers(test: impl Fn(&str)) {
     for (name, force_epoll) in DRIVERS {
         eprintln!("-- {name}");
         test(force_epoll);
     }
-}
-
-/// An upstream over TLS, with a certificate of `ca`.
-fn secure_upstream(ca: &Ca, script: impl Fn(&Got, &mut UpstreamStream) -> bool + Send + Sync + 'static) -> Upstream {
-    let (chain, key) = ca.issue("upstream");
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
-        .unwrap();
-    let config = Arc::new(config);
-    let wrap = move |stream| StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
-    Upstream::start(wrap, script)
-}
-
-fn config_with_ca(upstream: &Upstream, ca: &Path) -> String {
-    let line = format!("provider = \"anthropic\"\nca_file = \"{}\"\n", ca.display());
-    config(&format!("https://{}", upstream.address), "").replace("provider = \"anthropic\"\n", &line)
 }
 
 /// An upstream in plain HTTP that sends back what it got.
@@ -338,7 +184,7 @@ fn sessions_resume_on_every_worker() {
             }
             assert_eq!(kinds[0], HandshakeKind::Full);
             assert!(kinds[1..].iter().all(|kind| *kind == HandshakeKind::Resumed), "{kinds:?}");
-            assert_eq!((handshakes(&forebay, "full"), handshakes(&forebay, "resumed")), (1.0, 11.0));
+            assert_eq!((handshakes(&forebay, "full"), handshakes(&forebay, "resumed")), (1, 11));
         });
     }
 }
@@ -378,17 +224,17 @@ fn certificates_are_swapped_under_a_stream_and_bad_ones_are_not_taken() {
         soon("the second certificate", || (ask() == "CN=second").then_some(()));
         let told = forebay.notices.recv_timeout(STUCK).unwrap();
         assert!(told.contains("shows a new certificate, for localhost, 127.0.0.1 until"), "{told}");
-        assert_eq!(metric(&forebay, "forebay_tls_certificate_stale"), 0.0);
+        assert_eq!(count(&forebay, "forebay_tls_certificate_stale"), 0);
 
         files.put("tls.key", &KeyPair::generate().unwrap().serialize_pem());
         let told = forebay.notices.recv_timeout(STUCK).unwrap();
         assert!(told.contains("does not belong to the certificate") && told.contains("STAYS"), "{told}");
-        assert_eq!((ask().as_str(), metric(&forebay, "forebay_tls_certificate_stale")), ("CN=second", 1.0));
+        assert_eq!((ask().as_str(), count(&forebay, "forebay_tls_certificate_stale")), ("CN=second", 1));
         assert!(forebay.admin("/readyz").text().contains("does not belong"));
 
         files.issue("third");
         soon("the third certificate", || (ask() == "CN=third").then_some(()));
-        assert_eq!(metric(&forebay, "forebay_tls_certificate_stale"), 0.0);
+        assert_eq!(count(&forebay, "forebay_tls_certificate_stale"), 0);
         let days = metric(&forebay, "forebay_tls_certificate_days_left");
         assert!(days > 365.0, "{days}");
         let table = forebay.admin("/table").text();
@@ -412,14 +258,14 @@ fn a_slow_handshake_ends_in_time_and_stands_in_nobodys_way() {
         let mut client = connect(forebay.address, &files.ca.client(BOTH, &[]));
         client.send(post(BODY).as_bytes());
         assert_eq!(client.read().unwrap().body, BODY.as_bytes());
-        assert_eq!(handshakes(&forebay, "timeout"), 0.0, "it was served beside them");
-        assert_eq!(metric(&forebay, "forebay_connections "), 33.0);
+        assert_eq!(handshakes(&forebay, "timeout"), 0, "it was served beside them");
+        assert_eq!(count(&forebay, "forebay_connections "), 33);
         for stream in &mut slow {
             stream.set_read_timeout(Some(STUCK)).unwrap();
             assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
         }
-        assert_eq!(soon("the counts", || Some(handshakes(&forebay, "timeout")).filter(|n| *n == 32.0)), 32.0);
-        assert_eq!(metric(&forebay, "forebay_connections "), 1.0);
+        assert_eq!(soon("the counts", || Some(handshakes(&forebay, "timeout")).filter(|n| *n == 32)), 32);
+        assert_eq!(count(&forebay, "forebay_connections "), 1);
     });
 }
 
@@ -448,11 +294,11 @@ fn what_does_not_fit_is_refused_and_counted() {
         assert_eq!(answer.first(), Some(&21), "an alert");
 
         drop(forebay.connect());
-        for (outcome, count) in [("plain_http", 1.0), ("refused", 2.0), ("distrusted", 1.0), ("closed", 1.0)] {
+        for (outcome, count) in [("plain_http", 1), ("refused", 2), ("distrusted", 1), ("closed", 1)] {
             soon(outcome, || (handshakes(&forebay, outcome) == count).then_some(()));
         }
         assert!(upstream.got.try_recv().is_err());
-        soon("the end of all", || (metric(&forebay, "forebay_connections ") == 0.0).then_some(()));
+        soon("the end of all", || (count(&forebay, "forebay_connections ") == 0).then_some(()));
     });
 }
 

@@ -95,7 +95,9 @@ fn tls(problems: &mut Problems, host: &dyn Host, written: &ListenTls) -> Option<
             Some(ListenerTls { cert: chain_path, key: key_path, key_is_open, identity })
         }
         Err(faults) => {
-            faults.iter().for_each(|found| fault(found.part, &found.cause, found.hint));
+            for found in &faults {
+                fault(found.part, &found.cause, found.hint);
+            }
             None
         }
     }
