@@ -59,6 +59,8 @@ pub enum BootError {
 pub struct Running {
     /// Where clients connect, in the table's order, with the ports that the system chose.
     pub addresses: Vec<SocketAddr>,
+    /// Which of them speak TLS.
+    pub secure: Vec<bool>,
     /// The operator's listener.
     pub admin: Option<SocketAddr>,
     /// The health listener.
@@ -79,10 +81,11 @@ pub fn start(table: Table) -> Result<Running, BootError> {
     let cpus = worker::usable();
     let count = table.runtime.workers.unwrap_or_else(|| cpus.workers()).max(1);
     let Sockets { addresses, by_worker, admin, health } = Sockets::bind(&table, count)?;
+    let secure = table.listeners.iter().map(|listener| listener.tls.is_some()).collect();
     let telemetry = Arc::new(Telemetry::new(count, wall(), env!("CARGO_PKG_VERSION")));
     let shared = Shared {
         tls: Arc::new(client_tls(&table)?),
-        live: Arc::new(ArcSwap::from_pointee(Live::unknown(table.upstreams.len()))),
+        live: Arc::new(ArcSwap::from_pointee(first_live(&table)?)),
         table: Arc::new(ArcSwap::from_pointee(table)),
         bodies: Arc::new(AtomicU64::new(0)),
         draining: Arc::new(AtomicBool::new(false)),
@@ -103,6 +106,7 @@ pub fn start(table: Table) -> Result<Running, BootError> {
     wait_until_ready(&telemetry, &shared, &mut workers)?;
     Ok(Running {
         addresses,
+        secure,
         admin: admin_address,
         health: health_address,
         telemetry,
@@ -203,6 +207,13 @@ impl Running {
         self.control.shutdown();
         result
     }
+}
+
+/// Nothing known about upstreams, and the certificates that the table came with.
+fn first_live(table: &Table) -> Result<Live, BootError> {
+    let fronts = control::certificates::fronts(&table.listeners);
+    let fronts = fronts.map_err(|error| io::Error::other(format!("TLS: {error}")))?;
+    Ok(Live { fronts, ..Live::unknown(table.upstreams.len()) })
 }
 
 /// TLS settings by upstream; they are shared by all workers.

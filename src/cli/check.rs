@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config;
-use crate::table::{Hosts, Table};
+use crate::net::x509;
+use crate::table::{Hosts, Listener, Table};
 
-use super::{OK, WRONG, complain, say, variable};
+use super::{OK, WRONG, complain, say, serve::open_key, variable};
 
 /// Lines of one kind that a summary shows.
 const SHOWN_MAX: usize = 8;
@@ -45,7 +46,7 @@ fn summary(table: &Table) -> String {
             Hosts::Any => "any Host".to_owned(),
             Hosts::Only(names) => format!("Host {}", names.join(", ")),
         };
-        let _ = writeln!(out, "  listen    {}, plaintext, {hosts}", listener.address);
+        let _ = writeln!(out, "  listen    {}, {}, {hosts}", listener.address, security(listener));
     }
     for (name, address) in [("admin", table.admin), ("health", table.health)] {
         if let Some(address) = address {
@@ -84,6 +85,14 @@ fn summary(table: &Table) -> String {
     let disabled = table.callers.iter().filter(|caller| caller.disabled).count();
     let off = if disabled == 0 { String::new() } else { format!(" ({disabled} disabled)") };
     let _ = writeln!(out, "  callers   {teams}, {keys}{off}");
+    for tls in table.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        if tls.key_is_open {
+            let _ = writeln!(out, "  note      {}", open_key(&tls.key));
+        }
+        if tls.identity.certificate.names.is_empty() {
+            let _ = writeln!(out, "  note      {} has no subjectAltName; clients refuse it", tls.cert.display());
+        }
+    }
     if table.callers.is_empty() {
         let _ = writeln!(
             out,
@@ -91,6 +100,13 @@ fn summary(table: &Table) -> String {
         );
     }
     out
+}
+
+/// How a listener is spoken to.
+fn security(listener: &Listener) -> String {
+    let Some(tls) = &listener.tls else { return "plaintext".to_owned() };
+    let certificate = &tls.identity.certificate;
+    format!("TLS for {} until {}", certificate.names.join(", "), x509::day(certificate.ends))
 }
 
 fn lines(out: &mut String, name: &str, count: usize, each: impl Iterator<Item = String>) {

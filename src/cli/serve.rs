@@ -9,7 +9,10 @@ use crate::{
     control::Signals,
     table::Table,
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// Where `serve` without a configuration listens.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8484);
@@ -44,8 +47,10 @@ pub(super) fn run(args: &Args) -> u8 {
             complain("forebay serve: --listen goes with a configuration that has one [listen]\n");
             return USAGE;
         };
-        if !address.ip().is_loopback() && !listener.plaintext {
-            complain("forebay serve: an address that other machines reach needs `plaintext = true` in [listen]\n");
+        if !address.ip().is_loopback() && !listener.plaintext && listener.tls.is_none() {
+            complain(
+                "forebay serve: an address that other machines reach needs `tls`, or `plaintext = true`, in [listen]\n",
+            );
             return USAGE;
         }
         listener.address = address;
@@ -93,6 +98,9 @@ pub(super) fn local_table(
 
 /// Starts, says where it listens, and serves until a signal.
 pub(super) fn serve(table: Table, welcome: impl FnOnce(&Running)) -> u8 {
+    for key in table.listeners.iter().filter_map(|listener| listener.tls.as_ref()).filter(|tls| tls.key_is_open) {
+        complain(&format!("forebay: warning: {}\n", open_key(&key.key)));
+    }
     let started = Signals::new().map_err(BootError::from).and_then(|signals| Ok((signals, boot::start(table)?)));
     let ended = started.and_then(|(signals, running)| {
         announce(&running);
@@ -108,6 +116,11 @@ pub(super) fn serve(table: Table, welcome: impl FnOnce(&Running)) -> u8 {
     }
 }
 
+/// What is said of a private key that others may read.
+pub(super) fn open_key(path: &Path) -> String {
+    format!("every user of this machine may read the private key {0}; run `chmod o-r {0}`", path.display())
+}
+
 /// The lines that scripts wait for.
 fn announce(running: &Running) {
     let workers = running.telemetry.cores.len();
@@ -120,8 +133,9 @@ fn announce(running: &Running) {
             complain(&format!("forebay: {what} on http://{address}\n"));
         }
     }
-    for address in &running.addresses {
-        complain(&format!("forebay {version}: listening on http://{address} with {workers} workers{driver}\n"));
+    for (address, secure) in running.addresses.iter().zip(&running.secure) {
+        let scheme = if *secure { "https" } else { "http" };
+        complain(&format!("forebay {version}: listening on {scheme}://{address} with {workers} workers{driver}\n"));
     }
 }
 

@@ -47,7 +47,7 @@ pub fn quickstart(
     Ok(Table {
         generation: 1,
         org: Org { contact: None, timezone: "UTC".into() },
-        listeners: vec![Listener { address: listen, plaintext: true, hosts, refuse_cross_site: true }],
+        listeners: vec![Listener { address: listen, plaintext: false, tls: None, hosts, refuse_cross_site: true }],
         admin: None,
         health: None,
         upstreams: vec![Upstream {

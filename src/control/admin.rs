@@ -7,7 +7,7 @@
 use super::{Control, health, metrics, view};
 use crate::{
     base::{Kind, Span},
-    rt::ring::mono,
+    rt::ring::{mono, wall},
 };
 use axum::{
     Router,
@@ -119,6 +119,7 @@ async fn metrics_page(State(control): State<Arc<Control>>) -> Response {
         telemetry: &control.telemetry,
         table: &table,
         live: &live,
+        now: wall(),
         ready: control.readiness().reasons.is_empty(),
         resident_bytes: metrics::resident_bytes(),
     };

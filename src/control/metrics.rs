@@ -2,9 +2,9 @@
 //! failure table; never a key, a team, a model or a path. `docs/metrics.md` lists every name, and a test compares.
 
 use crate::{
-    base::{UpstreamSlot, failure::TABLE},
+    base::{UpstreamSlot, Wall, failure::TABLE},
     table::{Table, live::Live},
-    telemetry::{Counter, Counters, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
+    telemetry::{Counter, Counters, Handshake, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
 };
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,8 @@ pub struct Scene<'a> {
     pub table: &'a Table,
     /// For what is known about them.
     pub live: &'a Live,
+    /// For what is left of the certificates.
+    pub now: Wall,
     /// Whether `/readyz` says yes.
     pub ready: bool,
     /// Resident memory in bytes, where the system tells.
@@ -31,6 +33,7 @@ impl Scene<'_> {
         let mut page = Page(String::with_capacity(16 * 1024));
         self.process(&mut page);
         self.exchanges(&mut page);
+        self.tls(&mut page);
         self.upstreams(&mut page);
         self.times(&mut page);
         page.0
@@ -124,6 +127,25 @@ impl Scene<'_> {
         }
         let other = self.telemetry.sum(|c| c.other_failures().get());
         page.sample("forebay_failures_total", &[("origin", &"other"), ("reason", &"other")], other);
+    }
+
+    fn tls(&self, page: &mut Page) {
+        page.family("forebay_tls_handshakes_total", "counter", "Handshakes with clients, by how they came out.");
+        for outcome in Handshake::ALL {
+            let count = self.telemetry.sum(|c| c.handshakes(outcome).get());
+            page.sample("forebay_tls_handshakes_total", &[("outcome", &outcome.slug())], count);
+        }
+        let fronts = || self.table.listeners.iter().zip(&self.live.fronts).filter_map(|(l, f)| Some((l, f.as_ref()?)));
+        page.family("forebay_tls_certificate_days_left", "gauge", "Days until the certificate that is shown ends.");
+        for (listener, front) in fronts() {
+            let days = front.identity.certificate.days_left(self.now);
+            page.sample("forebay_tls_certificate_days_left", &[("listener", &listener.address)], days);
+        }
+        page.family("forebay_tls_certificate_stale", "gauge", "1 while the certificate's files cannot be used.");
+        for (listener, front) in fronts() {
+            let stale = u8::from(front.fault.is_some());
+            page.sample("forebay_tls_certificate_stale", &[("listener", &listener.address)], stale);
+        }
     }
 
     fn upstreams(&self, page: &mut Page) {
@@ -289,7 +311,8 @@ mod tests {
         telemetry.cores[1].finish(record);
         let table = table(vec![upstream("say \"hi\"\\\n", "127.0.0.1", 80)]);
         let live = resolve::literals(&table.upstreams, Wall(0));
-        Scene { telemetry: &telemetry, table: &table, live: &live, ready: true, resident_bytes: Some(4096) }.render()
+        let (now, resident_bytes) = (Wall(0), Some(4096));
+        Scene { telemetry: &telemetry, table: &table, live: &live, now, ready: true, resident_bytes }.render()
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The thread that may block, so that no core ever does: names, model lists, the access log, the operator's listeners.
+//! The thread that may block, so that no core ever does: names, model lists, certificates, the access log, the
+//! operator's listeners.
 //! Downwards it publishes `Live`; upwards it reads each core's telemetry. Workers never wait for it, and serve on when
 //! it is slow.
 
 pub mod admin;
+pub mod certificates;
 pub mod health;
 pub mod line;
 pub mod metrics;
@@ -123,7 +125,9 @@ pub fn start(options: Options) -> io::Result<ControlHandle> {
         sink,
         pulses,
     });
-    control.live.store(Arc::new(resolve::literals(&control.table.load().upstreams, wall())));
+    let mut live = resolve::literals(&control.table.load().upstreams, wall());
+    live.fronts.clone_from(&control.live.load().fronts);
+    control.live.store(Arc::new(live));
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("forebay-control".into())
@@ -143,6 +147,7 @@ fn live_through(
 ) {
     runtime.block_on(async {
         tokio::spawn(keep("resolve", RESTART, Arc::clone(&control), resolve::run));
+        tokio::spawn(keep("certificates", RESTART, Arc::clone(&control), certificates::run));
         tokio::spawn(keep("models", RESTART, Arc::clone(&control), models::run));
         tokio::spawn(keep("pulses", RESTART, Arc::clone(&control), take_pulses));
         tokio::spawn(keep("log", RESTART, Arc::clone(&control), write_log));
@@ -213,7 +218,10 @@ impl Control {
     fn readiness(&self) -> Readiness {
         let stuck = health::not_alive(&self.telemetry, &self.pulses, mono());
         let draining = self.draining.load(Ordering::Acquire);
-        health::readiness(&self.telemetry, &self.table.load(), &self.live.load(), draining, stuck)
+        let (table, live) = (self.table.load(), self.live.load());
+        let mut readiness = health::readiness(&self.telemetry, &table, &live, draining, stuck);
+        readiness.warnings.extend(certificates::warnings(&table, &live, wall()));
+        readiness
     }
 
     /// Fetches every core's records and hands their lines over; what the output does not take is counted as lost.

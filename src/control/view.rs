@@ -5,7 +5,10 @@ use crate::{
     base::UpstreamSlot,
     control::line::rfc3339,
     net::Guard,
-    table::{Access, Caller, Hosts, Listener, Model, Table, Upstream, live::Live},
+    table::{
+        Access, Caller, Hosts, Listener, Model, Table, Upstream,
+        live::{Front, Live},
+    },
 };
 use serde_json::{Value, json};
 
@@ -15,7 +18,7 @@ pub fn view(table: &Table, live: &Live) -> Value {
     json!({
         "generation": table.generation,
         "org": { "contact": table.org.contact.as_deref(), "timezone": &*table.org.timezone },
-        "listeners": table.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "listeners": table.listeners.iter().enumerate().map(|(n, l)| listener(l, live.front(n))).collect::<Vec<_>>(),
         "admin": table.admin.map(|a| a.to_string()),
         "health": table.health.map(|a| a.to_string()),
         "upstreams": table.upstreams.iter().zip(slots).map(|(u, slot)| upstream(u, slot, live)).collect::<Vec<_>>(),
@@ -36,15 +39,34 @@ pub fn view(table: &Table, live: &Live) -> Value {
     })
 }
 
-fn listener(listener: &Listener) -> Value {
+fn listener(listener: &Listener, front: Option<&Front>) -> Value {
     json!({
         "address": listener.address.to_string(),
-        "plaintext": listener.plaintext,
+        "plaintext": listener.tls.is_none(),
+        "tls": listener.tls.as_ref().map(|tls| json!({
+            "cert": tls.cert.display().to_string(),
+            "key": tls.key.display().to_string(),
+            "shown": front.map(shown),
+            "fault": front.and_then(|front| front.fault.as_deref()),
+        })),
         "refuse_cross_site": listener.refuse_cross_site,
         "hosts": match &listener.hosts {
             Hosts::Any => Value::from("any"),
             Hosts::Only(names) => names.iter().map(|n| Value::from(&**n)).collect(),
         },
+    })
+}
+
+/// The certificate that clients see now.
+fn shown(front: &Front) -> Value {
+    let certificate = &front.identity.certificate;
+    json!({
+        "subject": &*certificate.subject,
+        "issuer": &*certificate.issuer,
+        "names": certificate.names.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "begins": rfc3339(certificate.begins),
+        "ends": rfc3339(certificate.ends),
+        "sha256": certificate.fingerprint_hex(),
     })
 }
 

@@ -137,7 +137,8 @@ mod tests {
 
     fn knock(request: &str) -> Result<Door, Kind> {
         let address = "127.0.0.1:1".parse().unwrap();
-        let listener = Listener { address, plaintext: true, hosts: crate::table::Hosts::Any, refuse_cross_site: true };
+        let listener =
+            Listener { address, plaintext: true, tls: None, hosts: crate::table::Hosts::Any, refuse_cross_site: true };
         let mut head = RequestHead::new();
         head.parse(request.as_bytes()).unwrap().unwrap();
         door(&head, request.as_bytes(), Some(&listener)).map_err(|failure| failure.kind)

@@ -240,6 +240,7 @@ impl Plan {
             listeners: vec![Listener {
                 address: SocketAddr::from(([127, 0, 0, 1], 80)),
                 plaintext: true,
+                tls: None,
                 hosts: Hosts::Any,
                 refuse_cross_site: false,
             }],

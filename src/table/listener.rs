@@ -1,18 +1,37 @@
 //! An address that clients connect to, and which requests it takes at all.
 
-use std::net::{IpAddr, SocketAddr};
+use crate::net::Identity;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// One `[[listen]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Spoken without TLS; always so in this version.
+    /// Other machines may reach it without TLS.
     pub plaintext: bool,
+    /// Its certificate; without one it is spoken to in plain HTTP.
+    pub tls: Option<ListenerTls>,
     /// The host names that it answers to.
     pub hosts: Hosts,
     /// Whether a request that a web page of another site sent is refused.
     pub refuse_cross_site: bool,
+}
+
+/// `tls` of a `[[listen]]`, as it was when the configuration was read. What is shown to clients now is in `Live`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The chain of certificates, PEM.
+    pub cert: PathBuf,
+    /// Their key, PEM.
+    pub key: PathBuf,
+    /// Everyone on this machine may read the key.
+    pub key_is_open: bool,
+    /// The two files' contents.
+    pub identity: Identity,
 }
 
 /// Which `Host` values a listener answers to. A restricted list is what keeps a web page from reaching a loopback

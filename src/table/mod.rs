@@ -19,7 +19,7 @@ use crate::base::bounds;
 use crate::base::{CallerSlot, Span, TeamSlot, UpstreamSlot, Wall};
 
 pub use access::{Access, Plan, Refusal};
-pub use listener::{Hosts, Listener};
+pub use listener::{Hosts, Listener, ListenerTls};
 pub use pattern::Pattern;
 pub use upstream::{Credential, Provider, SecretLine, Upstream};
 
@@ -177,7 +177,7 @@ impl Default for Bounds {
 pub struct Patience {
     /// TCP connect to an upstream.
     pub connect: Span,
-    /// TLS handshake with an upstream.
+    /// TLS handshake, with an upstream or a client.
     pub tls: Span,
     /// A request's whole head, from its first byte.
     pub head: Span,

@@ -16,4 +16,6 @@ mod edges;
 mod egress;
 mod exchange;
 mod requests;
+mod secure;
 mod support;
+mod tls;
