@@ -6,7 +6,7 @@ use crate::base::{CallerSlot, UpstreamSlot};
 use crate::table::upstream::secret_fault;
 use crate::table::{
     Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-    Provider, RuntimeSettings, SecretLine, Table, Target, Upstream,
+    Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Upstream,
 };
 
 use super::url;
@@ -69,6 +69,7 @@ pub fn quickstart(
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     })
 }
 

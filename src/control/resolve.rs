@@ -3,10 +3,10 @@
 
 use super::Control;
 use crate::{
-    base::{Span, Wall},
+    base::{Span, UpstreamSlot, Wall},
     rt::ring::wall,
     table::{
-        Table, Upstream,
+        Table,
         live::{ADDRESSES_MAX, Addresses, Live},
     },
 };
@@ -24,12 +24,14 @@ const TTL: Span = Span::from_secs(30);
 const RETRY: Span = Span::from_secs(1);
 /// How long one look-up may take; resolvers of today give up after ten to thirty seconds by themselves.
 const LOOKUP_MAX: Span = Span::from_secs(10);
+/// How long a new table waits for the addresses of what is new in it.
+const FIRST_MAX: Span = Span::from_secs(3);
 
 /// What is known without asking anyone: the upstreams that are given by address.
-pub fn literals(upstreams: &[Upstream], now: Wall) -> Live {
-    let mut live = Live::unknown(upstreams.len());
-    for (upstream, known) in upstreams.iter().zip(&mut live.addresses) {
-        if let Ok(ip) = upstream.host.parse::<IpAddr>() {
+pub fn literals(table: &Table, now: Wall) -> Live {
+    let mut live = Live::unknown(table.upstream_slots_len());
+    for (slot, upstream) in table.upstream_slots() {
+        if let (Ok(ip), Some(known)) = (upstream.host.parse::<IpAddr>(), live.addresses.get_mut(slot.index())) {
             *known = Addresses {
                 known: Arc::new([SocketAddr::new(ip, upstream.port)]),
                 resolved_at: Some(now),
@@ -38,6 +40,32 @@ pub fn literals(upstreams: &[Upstream], now: Wall) -> Live {
         }
     }
     live
+}
+
+/// Finds the addresses of what `table`, which is about to come into force, has and nothing is known about, so that no
+/// request meets an upstream without an address. One that is not found within `FIRST_MAX` counts as failed, and is
+/// asked for again like any other.
+pub(super) async fn introduce(control: &Arc<Control>, table: &Arc<Table>) {
+    let live = control.live.load_full();
+    let mut waiting: Vec<UpstreamSlot> = Vec::new();
+    let mut lookups = JoinSet::new();
+    for (slot, upstream) in table.upstream_slots() {
+        if live.addresses_of(slot).is_empty() {
+            waiting.push(slot);
+            let (host, port) = (Arc::clone(&upstream.host), upstream.port);
+            lookups.spawn(async move { (slot, look_up(&host, port).await) });
+        }
+    }
+    let until = tokio::time::Instant::now() + FIRST_MAX.to_std();
+    while let Ok(Some(joined)) = tokio::time::timeout_at(until, lookups.join_next()).await {
+        if let Ok((slot, found)) = joined {
+            waiting.retain(|other| *other != slot);
+            learn(control, table, slot, found);
+        }
+    }
+    for slot in waiting {
+        learn(control, table, slot, Err("its name has not been resolved yet".into()));
+    }
 }
 
 /// Keeps the addresses of all upstreams fresh; never ends.
@@ -55,7 +83,7 @@ pub async fn run(control: Arc<Control>) {
 async fn round(control: &Arc<Control>) -> (u64, bool) {
     let table = control.table.load_full();
     let mut lookups = JoinSet::new();
-    for (slot, upstream) in table.upstreams.iter().enumerate() {
+    for (slot, upstream) in table.upstream_slots() {
         if let Ok(ip) = upstream.host.parse::<IpAddr>() {
             learn(control, &table, slot, Ok(vec![SocketAddr::new(ip, upstream.port)]));
             continue;
@@ -76,11 +104,11 @@ async fn round(control: &Arc<Control>) -> (u64, bool) {
 }
 
 /// Publishes what a look-up found, if that is news.
-fn learn(control: &Control, table: &Table, slot: usize, found: Result<Vec<SocketAddr>, Arc<str>>) {
-    let Some(upstream) = table.upstreams.get(slot) else { return };
+fn learn(control: &Control, table: &Table, slot: UpstreamSlot, found: Result<Vec<SocketAddr>, Arc<str>>) {
+    let Some(upstream) = table.upstream(slot) else { return };
     let now = wall();
-    control.change_live(table.upstreams.len(), |live| {
-        let known = live.addresses.get_mut(slot)?;
+    control.change_live(table.upstream_slots_len(), |live| {
+        let known = live.addresses.get_mut(slot.index())?;
         let new = merge(known, found, now)?;
         match &new.error {
             Some(error) => control.sink.notice(&format!("upstream `{}`: {error}", upstream.name)),

@@ -4,7 +4,7 @@ use super::sink::tests::Kept;
 use super::*;
 use crate::{
     base::{Span, UpstreamSlot, Wall},
-    table::{Bounds, Credential, Digests, LogFormat, Org, Patience, Provider, RuntimeSettings, SecretLine, Upstream},
+    table::{Bounds, Credential, Digests, LogFormat, Org, Patience, Provider, RuntimeSettings, SecretLine, Slots, Upstream},
     telemetry::{Record, RequestId},
 };
 use std::{
@@ -45,6 +45,7 @@ pub fn table(upstreams: Vec<Upstream>) -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     }
 }
 
@@ -69,6 +70,8 @@ fn run(upstreams: Vec<Upstream>) -> Running {
     let (log, notices) = (Kept::default(), Kept::default());
     let handle = start(Options {
         table: Arc::new(ArcSwap::from_pointee(table(upstreams))),
+        configuration: None,
+        tls: Arc::default(),
         live: Arc::clone(&live),
         telemetry: Arc::clone(&telemetry),
         draining: Arc::clone(&draining),
@@ -248,6 +251,8 @@ async fn a_task_that_panics_begins_anew() {
     let control = Arc::new(Control {
         table: Arc::new(ArcSwap::from_pointee(table(Vec::new()))),
         live: Arc::default(),
+        tls: Arc::default(),
+        reloads: Reloads::new(None, &table(Vec::new())),
         telemetry: Arc::new(Telemetry::new(0, Wall(0), "")),
         draining: Arc::default(),
         format: Format::Off,

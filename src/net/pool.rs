@@ -57,10 +57,15 @@ impl<O: Outbox> Pool<O> {
         }
     }
 
-    /// Drops what has been closed or has waited too long; called about once a second.
-    pub fn sweep(&mut self, now: Mono) {
-        for shelf in &mut self.idle {
-            shelf.retain_mut(|idle| is_fresh(idle, now) && idle.conn.inbound.is_quiet());
+    /// Drops what has been closed, has waited too long, or leads to an upstream that `stays` says no to: one that a
+    /// reload has removed or moved. Called several times a second.
+    pub fn sweep(&mut self, now: Mono, stays: impl Fn(UpstreamSlot) -> bool) {
+        for (shelf, slot) in self.idle.iter_mut().zip(0..).filter(|(shelf, _)| !shelf.is_empty()) {
+            if stays(UpstreamSlot(slot)) {
+                shelf.retain_mut(|idle| is_fresh(idle, now) && idle.conn.inbound.is_quiet());
+            } else {
+                shelf.clear();
+            }
         }
     }
 

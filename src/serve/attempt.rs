@@ -138,7 +138,9 @@ async fn connect<R: Runtime>(
 ) -> Result<(Conn<R::Outbox>, Mono), Stop> {
     let counters = shard.core.counters.upstream(order.slot);
     let (live, started) = (shard.live(), shard.rt.now());
-    let endpoint = shard.endpoint(&story.table, order.slot);
+    let Some(endpoint) = shard.endpoint(&story.table, order.slot) else {
+        return Err(Stop::Failed(failed(order, Kind::TlsFailed, "has no TLS settings, which is a fault of forebay's")));
+    };
     let addresses = live.addresses_of(order.slot);
     let dialling = dial(&shard.rt, &endpoint, addresses);
     let until = started.after(story.table.patience.first_byte);

@@ -69,6 +69,7 @@ fn table(models: Vec<Model>, teams: Vec<Team>, callers: Vec<Caller>) -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     }
 }
 
