@@ -126,7 +126,14 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["forebay", "forebay check", "forebay check a.toml --admin 127.0.0.1:1", "forebay keys new", "forebay keys new --from p.csv", "forebay env"] {
+        for line in [
+            "forebay",
+            "forebay check",
+            "forebay check a.toml --admin 127.0.0.1:1",
+            "forebay keys new",
+            "forebay keys new --from p.csv",
+            "forebay env",
+        ] {
             let error = Cli::try_parse_from(line.split(' ')).err().expect("refused");
             assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
         }

@@ -22,7 +22,9 @@ pub(super) fn ask(admin: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).map_err(failed)?;
-    document(&answer).map(<[u8]>::to_vec).ok_or_else(|| format!("what answers on {admin} is not a forebay of this version"))
+    document(&answer)
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| format!("what answers on {admin} is not a forebay of this version"))
 }
 
 /// The body of an answer that is a success and came whole.

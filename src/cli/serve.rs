@@ -93,11 +93,7 @@ pub(super) fn local_table(
 }
 
 /// Starts, says where it listens, and serves until a signal.
-pub(super) fn serve(
-    table: Table,
-    configuration: Option<(Source, Trace)>,
-    welcome: impl FnOnce(&Running),
-) -> u8 {
+pub(super) fn serve(table: Table, configuration: Option<(Source, Trace)>, welcome: impl FnOnce(&Running)) -> u8 {
     let signals = Signals::new().map_err(BootError::from);
     let started = signals.and_then(|signals| Ok((signals, boot::start_from(table, configuration)?)));
     let ended = started.and_then(|(signals, running)| {

@@ -156,7 +156,7 @@ impl Host for Recorder<'_> {
         let list = self.host.list(directory);
         let step = Step::Directory(directory.to_owned());
         match &list {
-            Ok(names) => self.note(step, Ok(&names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>())),
+            Ok(names) => self.note(step, Ok(&names.iter().map(String::as_bytes).collect::<Vec<_>>())),
             Err(error) => self.note(step, Err(error.kind())),
         }
         list

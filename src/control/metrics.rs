@@ -48,7 +48,11 @@ impl Scene<'_> {
         page.sample("forebay_ready", &[], u8::from(self.ready));
         page.family("forebay_table_generation", "gauge", "Which configuration is in force, counted from 1.");
         page.sample("forebay_table_generation", &[], self.table.generation);
-        page.family("forebay_config_ok", "gauge", "0 while the configuration's files are wrong and an older one is in force.");
+        page.family(
+            "forebay_config_ok",
+            "gauge",
+            "0 while the configuration's files are wrong and an older one is in force.",
+        );
         page.sample("forebay_config_ok", &[], u8::from(self.config_ok));
         page.family("forebay_workers", "gauge", "Workers, one per core.");
         page.sample("forebay_workers", &[], telemetry.cores.len());
@@ -156,7 +160,8 @@ impl Scene<'_> {
         for (family, kind, help, pick) in columns {
             page.family(family, kind, help);
             for row in &rows {
-                let count = row.counted.iter().map(|slot| self.telemetry.level(|c| pick(c.upstream(*slot)))).sum::<i64>();
+                let count =
+                    row.counted.iter().map(|slot| self.telemetry.level(|c| pick(c.upstream(*slot)))).sum::<i64>();
                 page.sample(family, &[("upstream", &row.name)], count);
             }
         }
@@ -168,7 +173,11 @@ impl Scene<'_> {
         page.family("forebay_upstream_models", "gauge", "Models that the upstream lists.");
         for row in &rows {
             let models = row.now.iter().filter_map(|slot| self.live.models_of(*slot));
-            page.sample("forebay_upstream_models", &[("upstream", &row.name)], models.map(|l| l.models.len()).sum::<usize>());
+            page.sample(
+                "forebay_upstream_models",
+                &[("upstream", &row.name)],
+                models.map(|l| l.models.len()).sum::<usize>(),
+            );
         }
     }
 
@@ -305,7 +314,15 @@ mod tests {
         telemetry.cores[1].finish(record);
         let table = table(vec![upstream("say \"hi\"\\\n", "127.0.0.1", 80)]);
         let live = resolve::literals(&table, Wall(0));
-        Scene { telemetry: &telemetry, table: &table, live: &live, ready: true, config_ok: true, resident_bytes: Some(4096) }.render()
+        Scene {
+            telemetry: &telemetry,
+            table: &table,
+            live: &live,
+            ready: true,
+            config_ok: true,
+            resident_bytes: Some(4096),
+        }
+        .render()
     }
 
     #[test]

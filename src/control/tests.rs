@@ -4,7 +4,9 @@ use super::sink::tests::Kept;
 use super::*;
 use crate::{
     base::{Span, UpstreamSlot, Wall},
-    table::{Bounds, Credential, Digests, LogFormat, Org, Patience, Provider, RuntimeSettings, SecretLine, Slots, Upstream},
+    table::{
+        Bounds, Credential, Digests, LogFormat, Org, Patience, Provider, RuntimeSettings, SecretLine, Slots, Upstream,
+    },
     telemetry::{Record, RequestId},
 };
 use std::{

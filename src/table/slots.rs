@@ -51,7 +51,8 @@ impl Lane {
     }
 
     fn place(&self, slot: u32) -> Option<usize> {
-        let place = if self.known.is_empty() { Some(slot) } else { self.place_of.get(slot as usize).copied().flatten() };
+        let place =
+            if self.known.is_empty() { Some(slot) } else { self.place_of.get(slot as usize).copied().flatten() };
         place.map(|place| place as usize)
     }
 
@@ -116,7 +117,11 @@ impl Table {
     pub fn upstream_slots_named(&self, name: &str) -> Vec<UpstreamSlot> {
         let known = &self.slots.upstreams.known;
         if known.is_empty() {
-            return self.upstream_slots().filter(|(_, upstream)| *upstream.name == *name).map(|(slot, _)| slot).collect();
+            return self
+                .upstream_slots()
+                .filter(|(_, upstream)| *upstream.name == *name)
+                .map(|(slot, _)| slot)
+                .collect();
         }
         let is_its = |identity: &str| identity.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '));
         let mut slots: Vec<UpstreamSlot> =

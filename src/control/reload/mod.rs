@@ -218,7 +218,8 @@ impl Control {
         let changes: Arc<[Change]> = differences(&running.meaning(&key), &table.meaning(&key)).into();
         table.hold(&running);
         table.follow(&running);
-        let tls = client_tls(&table, &self.tls.load()).map_err(|(name, fault)| format!("upstream `{name}`: {fault}"))?;
+        let tls =
+            client_tls(&table, &self.tls.load()).map_err(|(name, fault)| format!("upstream `{name}`: {fault}"))?;
         let table = Arc::new(table);
         // What goes by slot comes first: it must be there when the first request sees the new table.
         self.tls.store(Arc::new(tls));

@@ -26,7 +26,9 @@ pub async fn reload(State(control): State<Arc<Control>>) -> Response {
             };
             answer(status, &entry(&made))
         }
-        Ok(None) => refuse(StatusCode::CONFLICT, "this forebay runs without a configuration file; there is nothing to reload."),
+        Ok(None) => {
+            refuse(StatusCode::CONFLICT, "this forebay runs without a configuration file; there is nothing to reload.")
+        }
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed inside forebay. Report this."),
     }
 }
@@ -42,7 +44,10 @@ pub async fn history(State(control): State<Arc<Control>>) -> Response {
 /// fingerprints, so that a document that is kept says nothing about secrets to those who do not have it.
 pub async fn meaning(State(control): State<Arc<Control>>, RawQuery(query): RawQuery) -> Response {
     let Some(key) = query.as_deref().and_then(|query| query.strip_prefix("key=")).and_then(key) else {
-        return refuse(StatusCode::BAD_REQUEST, "give `?key=` 64 hex digits of your own choice; fingerprints are made under it.");
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "give `?key=` 64 hex digits of your own choice; fingerprints are made under it.",
+        );
     };
     match serde_json::to_value(control.table.load().meaning(&key)) {
         Ok(meaning) => answer(StatusCode::OK, &meaning),
@@ -71,7 +76,8 @@ fn entry(entry: &Entry) -> Value {
     match &entry.outcome {
         Outcome::Published(changes) => {
             shown["outcome"] = "published".into();
-            shown["changes"] = changes.iter().map(|change| json!({ "effect": change.effect, "what": change.what })).collect();
+            shown["changes"] =
+                changes.iter().map(|change| json!({ "effect": change.effect, "what": change.what })).collect();
         }
         Outcome::Refused(report) => {
             shown["outcome"] = "refused".into();

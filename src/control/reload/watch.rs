@@ -39,7 +39,11 @@ pub async fn run(control: Arc<Control>) {
         if watch.as_ref().is_none_or(|watch| !watch.trace.found_the_same(&trace)) {
             let (new, faults) = Watch::over(trace.clone()).await;
             if !faults.is_empty() && !is_told {
-                control.sink.notice(&format!("{}; changes are found within {} s", faults.join("; "), POLL.as_ms() / 1_000));
+                control.sink.notice(&format!(
+                    "{}; changes are found within {} s",
+                    faults.join("; "),
+                    POLL.as_ms() / 1_000
+                ));
             }
             is_told = !faults.is_empty();
             watch = Some(new);
@@ -157,7 +161,7 @@ fn is_news(event: &Event, files: &HashSet<PathBuf>, open: &mut HashSet<PathBuf>)
     let ours = || event.paths.iter().filter(|path| files.contains(*path));
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-            ours().for_each(|path| drop(open.remove(path)));
+            open.retain(|path| !event.paths.contains(path));
             ours().next().is_some()
         }
         EventKind::Access(_) => false,
@@ -166,7 +170,7 @@ fn is_news(event: &Event, files: &HashSet<PathBuf>, open: &mut HashSet<PathBuf>)
             ours().next().is_some()
         }
         EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
-            ours().for_each(|path| drop(open.remove(path)));
+            open.retain(|path| !event.paths.contains(path));
             true
         }
         _ => true,

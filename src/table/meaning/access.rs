@@ -50,11 +50,7 @@ fn bounded(
 }
 
 /// What nothing in `new` holds any more, and what nothing in `old` held before.
-fn moved<'a>(
-    old: &'a [String],
-    new: &'a [String],
-    holds: impl Fn(&str, &str) -> bool,
-) -> (Vec<&'a str>, Vec<&'a str>) {
+fn moved<'a>(old: &'a [String], new: &'a [String], holds: impl Fn(&str, &str) -> bool) -> (Vec<&'a str>, Vec<&'a str>) {
     let missing = |from: &'a [String], within: &[String]| {
         let mut missing: Vec<&str> = from.iter().map(String::as_str).collect();
         missing.retain(|name| !within.iter().any(|other| holds(other, name)));

@@ -249,8 +249,7 @@ fn compare_listeners(out: &mut Changes, old: &[ListenerMeaning], new: &[Listener
             out.push(if hosts.is_none() { Effect::More } else { Effect::Other }, what);
         }
         if *refuse_cross_site != before.refuse_cross_site {
-            let (effect, word) =
-                if *refuse_cross_site { (Effect::Less, "refuses") } else { (Effect::More, "lets in") };
+            let (effect, word) = if *refuse_cross_site { (Effect::Less, "refuses") } else { (Effect::More, "lets in") };
             out.push(effect, format!("[listen] on {address} {word} what web pages of other sites send"));
         }
     }

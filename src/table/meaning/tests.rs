@@ -93,7 +93,10 @@ fn keys() {
     let ends = said(|t| t.callers[0].expires = expiry(5, "2026-01-01"));
     assert_eq!(ends, ["- key `alice` expires earlier: after 2026-01-01; it was never"]);
     assert_eq!(said(|t| t.callers[0].team = None), ["~ key `alice` is of no team; it was of team `pay`"]);
-    assert_eq!(said(|t| t.callers[0].class = Class::Ci), ["- key `alice` goes in the class ci; it went in interactive"]);
+    assert_eq!(
+        said(|t| t.callers[0].class = Class::Ci),
+        ["- key `alice` goes in the class ci; it went in interactive"]
+    );
     let rotated = said(|t| {
         t.digests = Digests::default();
         t.digests.add([9; 32], CallerSlot(0));
@@ -145,10 +148,7 @@ fn models() {
         ["- model `claude-*` leads to one; it led to one, then two; it has no second target to fall over to"]
     );
     let gone = said(|t| drop(t.models.remove(0)));
-    assert_eq!(
-        gone,
-        ["- model `claude-x` is removed (it led to two); its names go by `claude-*` now: one, then two"]
-    );
+    assert_eq!(gone, ["- model `claude-x` is removed (it led to two); its names go by `claude-*` now: one, then two"]);
     let new = said(|t| t.models.push(Model::new(Pattern::new("claude-y"), vec![to(1, 1)])));
     assert_eq!(
         new,
@@ -171,10 +171,7 @@ fn globs_that_share_names_go_by_order() {
     let said: Vec<_> = changes.iter().map(|c| c.what.as_str()).collect();
     assert_eq!(
         said,
-        [
-            "model `c*` goes before `*b` now, where both fit",
-            "model `*b` goes before `a*` now, where both fit",
-        ]
+        ["model `c*` goes before `*b` now, where both fit", "model `*b` goes before `a*` now, where both fit",]
     );
 }
 
