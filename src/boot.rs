@@ -185,12 +185,17 @@ fn start_workers(
 }
 
 impl Running {
-    /// Waits for SIGINT or SIGTERM, then drains and ends.
+    /// Waits for SIGINT or SIGTERM, then drains and ends; a second one ends at once, with exit code 1.
     ///
     /// # Errors
     /// A worker's, when its event loop ended by one.
     pub fn until_signal(self, mut signals: Signals) -> io::Result<()> {
         signals.wait();
+        // Who asks twice does not want to wait.
+        thread::Builder::new().name("forebay-signals".into()).spawn(move || {
+            signals.wait();
+            std::process::exit(1);
+        })?;
         self.stop()
     }
 

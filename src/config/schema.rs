@@ -205,6 +205,8 @@ pub const TIMEOUTS: Schema = Schema {
         key("idle", Shape::Text, "\"300s\""),
         key("write_stall", Shape::Text, "\"60s\""),
         key("keep_alive", Shape::Text, "\"75s\""),
+        key("drain_grace", Shape::Text, "\"5s\""),
+        key("drain", Shape::Text, "\"300s\""),
     ],
     refused: &[],
 };

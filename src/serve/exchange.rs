@@ -63,7 +63,7 @@ pub struct Story {
 /// One exchange. Its record is finished on every way out.
 pub async fn exchange<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbox>, listener: usize) -> After {
     let mut story = Story::begin(shard, client);
-    shard.core.counters.exchanges.add(1);
+    let in_flight = shard.core.counters.exchanges.hold();
     let after = match tell(shard, client, listener, &mut story).await {
         Ok(after) => after,
         Err(Stop::ClientGone) => {
@@ -81,7 +81,7 @@ pub async fn exchange<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbo
             }
         }
     };
-    shard.core.counters.exchanges.sub(1);
+    drop(in_flight);
     story.end(shard);
     after
 }

@@ -1,5 +1,6 @@
 //! All that one core owns, and the few things it shares with the others through atomics.
 
+use super::drain::Drain;
 use crate::{
     base::{Rng, UpstreamSlot},
     net::{Endpoint, Pool, TlsBySlot},
@@ -41,6 +42,8 @@ pub struct Shard<R: Runtime> {
     pub core: Arc<Core>,
     /// Idle upstream connections.
     pub pool: RefCell<Pool<R::Outbox>>,
+    /// How far it has come on its way down.
+    pub drain: Drain,
     /// For request ids and jitter.
     pub rng: RefCell<Rng>,
     shared: Shared,
@@ -56,6 +59,7 @@ impl<R: Runtime> Shard<R> {
             worker,
             core,
             pool: RefCell::default(),
+            drain: Drain::default(),
             rng: RefCell::new(Rng(seed)),
             table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
             live: RefCell::new(Cache::new(Arc::clone(&shared.live))),

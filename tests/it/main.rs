@@ -8,6 +8,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod configs;
+mod docs;
+mod drain;
 mod exchange;
 mod requests;
 mod support;
