@@ -133,7 +133,7 @@ async fn metrics_page(State(control): State<Arc<Control>>) -> Response {
 
 async fn table(State(control): State<Arc<Control>>) -> Response {
     let mut shown = view::view(&control.table.load(), &control.live.load());
-    shown["configuration"] = pages::standing(&control.reloads.status());
+    shown["configuration"] = pages::standing(&control.reloads);
     answer(StatusCode::OK, &shown)
 }
 

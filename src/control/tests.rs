@@ -163,6 +163,19 @@ fn the_table_is_the_admin_listeners_alone() {
 }
 
 #[test]
+fn without_a_configuration_there_is_nothing_to_reload() {
+    let running = run(vec![upstream("near", "127.0.0.1", 9)]);
+    let history = get(running.admin, "/table/history");
+    assert!(history.contains(r#""origin":"start""#) && history.contains(r#""generation":1"#), "{history}");
+    let mut stream = TcpStream::connect(running.admin).unwrap();
+    write!(stream, "POST /reload HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("without a configuration file"), "{answer}");
+    running.handle.shutdown();
+}
+
+#[test]
 fn other_hosts_and_other_sites_are_refused() {
     let running = run(vec![upstream("near", "127.0.0.1", 9)]);
     let rebound = ask(running.admin, "/table", "rebound.example");

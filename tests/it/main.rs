@@ -11,5 +11,6 @@ mod configs;
 mod docs;
 mod drain;
 mod exchange;
+mod reload;
 mod requests;
 mod support;

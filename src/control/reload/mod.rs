@@ -20,7 +20,11 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use rustls::pki_types::ServerName;
-use std::{collections::VecDeque, fmt::Write, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt::Write,
+    sync::{Arc, atomic::AtomicBool},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Mutex, Notify},
@@ -111,6 +115,8 @@ pub struct Reloads {
     status: ArcSwap<Status>,
     /// Rings when a reading has been judged.
     judged: Notify,
+    /// The system tells of changes.
+    is_watched: AtomicBool,
 }
 
 impl Reloads {
@@ -125,6 +131,7 @@ impl Reloads {
             read: Mutex::new(trace.unwrap_or_default()),
             status: ArcSwap::from_pointee(status),
             judged: Notify::new(),
+            is_watched: AtomicBool::new(false),
         }
     }
 

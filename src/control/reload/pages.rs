@@ -1,6 +1,6 @@
 //! What the admin listener shows of reloads, as documents. Pure but for the reload that one of them asks for.
 
-use super::{Asker, Entry, Outcome, Status};
+use super::{Asker, Entry, Outcome, Reloads, Status};
 use crate::control::{
     Control,
     admin::{answer, refuse},
@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// `POST /reload`: 200 with what has changed, 422 with what is wrong, 409 when there is nothing to reload.
 pub async fn reload(State(control): State<Arc<Control>>) -> Response {
@@ -89,11 +89,14 @@ fn entry(entry: &Entry) -> Value {
 }
 
 /// How the files stand, for `/table`.
-pub fn standing(status: &Status) -> Value {
-    match &status.failing {
-        None => json!({ "ok": true }),
-        Some(failing) => json!({ "ok": false, "since": rfc3339(failing.since), "report": &*failing.report }),
-    }
+pub fn standing(reloads: &Reloads) -> Value {
+    let status = reloads.status();
+    json!({
+        "ok": status.failing.is_none(),
+        "watched": reloads.is_watched.load(Ordering::Acquire),
+        "since": status.failing.as_ref().map(|failing| rfc3339(failing.since)),
+        "report": status.failing.as_ref().map(|failing| &*failing.report),
+    })
 }
 
 /// How the files stand, for `/readyz`; `None` when all is well.

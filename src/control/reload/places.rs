@@ -4,8 +4,9 @@
 
 use crate::config::Trace;
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -17,8 +18,8 @@ const DIRECTORIES_MAX: usize = 256;
 /// What to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Places {
-    /// Directories, absolute.
-    pub directories: BTreeSet<PathBuf>,
+    /// Directories, absolute, each with its device and number: another of the same name is not heard by a watch on this.
+    pub directories: BTreeMap<PathBuf, Option<(u64, u64)>>,
     /// The files that were read, as links name them and as they are.
     pub files: HashSet<PathBuf>,
 }
@@ -56,7 +57,8 @@ impl Places {
 
     fn watch(&mut self, directory: PathBuf) {
         if self.directories.len() < DIRECTORIES_MAX {
-            self.directories.insert(directory);
+            let number = fs::metadata(&directory).ok().map(|found| (found.dev(), found.ino()));
+            self.directories.insert(directory, number);
         }
     }
 }
@@ -102,9 +104,15 @@ mod tests {
         symlink(at("map/main.toml"), at("main.toml")).unwrap();
         let mut places = Places::default();
         places.add(&at("main.toml"), false);
-        assert_eq!(places.directories, [root.clone(), at("map"), at("map/..1")].into());
+        let watched: Vec<_> = places.directories.keys().cloned().collect();
+        assert_eq!(watched, [root.clone(), at("map"), at("map/..1")]);
         places.add(&at("map/keys.d"), true);
-        assert!(places.directories.contains(&at("map/..1/keys.d")));
+        let before = places.clone();
+        assert!(places.directories.contains_key(&at("map/..1/keys.d")));
+        fs::rename(at("map/..1/keys.d"), at("old")).unwrap();
+        fs::create_dir(at("map/..1/keys.d")).unwrap();
+        places.add(&at("map/keys.d"), true);
+        assert_ne!(places, before, "a directory of the same name is another one");
     }
 
     #[test]

@@ -26,32 +26,29 @@ const QUIET: Span = Span::from_ms(50);
 const QUIET_MAX: Span = Span::from_secs(2);
 /// The content must be the same twice, this far apart, before it is judged.
 const REST: Span = Span::from_ms(50);
+/// The same for a change that nothing was heard of: its file may still be open for writing.
+const REST_UNHEARD: Span = Span::from_secs(1);
 /// A content that never rests is judged all the same after this.
 const REST_MAX: Span = Span::from_secs(5);
 
 /// Watches, and reloads when something has changed; never ends while there is something to reload.
 pub async fn run(control: Arc<Control>) {
     let mut watch: Option<Watch> = None;
-    let mut asker = Asker::Watch;
-    let mut is_told = false;
+    let mut asker = Asker::Poll;
     while control.reloads.can_reload() {
         let trace = control.reloads.read.lock().await.clone();
-        if watch.as_ref().is_none_or(|watch| !watch.trace.found_the_same(&trace)) {
-            let (new, faults) = Watch::over(trace.clone()).await;
-            if !faults.is_empty() && !is_told {
-                control.sink.notice(&format!(
-                    "{}; changes are found within {} s",
-                    faults.join("; "),
-                    POLL.as_ms() / 1_000
-                ));
+        let places = places(&trace).await;
+        let watching = match watch.take().filter(|watch| watch.places == places) {
+            Some(watching) => watching,
+            None => {
+                asker = Asker::Poll; // what happened before it began it has not heard
+                Watch::over(&control, places).await
             }
-            is_told = !faults.is_empty();
-            watch = Some(new);
-        }
-        let Some(watching) = &watch else { return };
-        // The watch is new, or something has been heard, or nothing for long: look.
-        if has_changed(&control, &trace).await {
+        };
+        control.reloads.is_watched.store(watching.watcher.is_some(), Ordering::Release);
+        if has_changed(&control, &trace, asker).await {
             control.reload(asker).await;
+            watch = Some(watching);
             continue;
         }
         tokio::select! {
@@ -60,20 +57,19 @@ pub async fn run(control: Arc<Control>) {
                 asker = Asker::Watch;
             }
             () = control.reloads.judged.notified() => {}
-            () = tokio::time::sleep(POLL.to_std()) => {
-                asker = Asker::Poll;
-                watch = None; // a directory that was replaced by another of its name is not heard any more
-            }
+            () = tokio::time::sleep(POLL.to_std()) => asker = Asker::Poll,
         }
+        watch = Some(watching);
     }
 }
 
 /// Whether the files differ from what `trace` saw, once they rest.
-async fn has_changed(control: &Arc<Control>, trace: &Trace) -> bool {
+async fn has_changed(control: &Arc<Control>, trace: &Trace, asker: Asker) -> bool {
+    let rest = if asker == Asker::Watch { REST } else { REST_UNHEARD };
     let until = mono().after(REST_MAX);
     let mut last = look(control, trace).await;
     while !last.found_the_same(trace) {
-        tokio::time::sleep(REST.to_std()).await;
+        tokio::time::sleep(rest.to_std()).await;
         let now = look(control, trace).await;
         if now.found_the_same(&last) || mono() >= until {
             return !now.found_the_same(trace);
@@ -83,6 +79,11 @@ async fn has_changed(control: &Arc<Control>, trace: &Trace) -> bool {
     false
 }
 
+async fn places(trace: &Trace) -> Places {
+    let trace = trace.clone();
+    tokio::task::spawn_blocking(move || Places::of(&trace)).await.unwrap_or_default()
+}
+
 /// What the same files hold now.
 async fn look(control: &Arc<Control>, trace: &Trace) -> Trace {
     let (source, before) = (control.reloads.source.clone(), trace.clone());
@@ -90,12 +91,12 @@ async fn look(control: &Arc<Control>, trace: &Trace) -> Trace {
     looked.ok().flatten().unwrap_or_else(|| trace.clone())
 }
 
-/// A watch over what one reading came from.
+/// A watch over some places, for as long as it is held.
 struct Watch {
-    trace: Trace,
+    places: Places,
     signal: Arc<Signal>,
-    /// Ends with this value.
-    _watcher: Option<RecommendedWatcher>,
+    /// `None` when the system gives none.
+    watcher: Option<RecommendedWatcher>,
 }
 
 /// What the watching thread says.
@@ -108,16 +109,20 @@ struct Signal {
 
 impl Watch {
     /// Watches; tells what cannot be watched.
-    async fn over(trace: Trace) -> (Watch, Vec<String>) {
+    async fn over(control: &Control, places: Places) -> Watch {
         let signal = Arc::new(Signal::default());
-        let (places, ears) = (trace.clone(), Arc::clone(&signal));
-        let started = tokio::task::spawn_blocking(move || start(&Places::of(&places), ears)).await;
+        let (there, ears) = (places.clone(), Arc::clone(&signal));
+        let started = tokio::task::spawn_blocking(move || start(&there, ears)).await;
         let (watcher, faults) = match started {
             Ok(Ok((watcher, faults))) => (Some(watcher), faults),
             Ok(Err(error)) => (None, vec![format!("files cannot be watched: {error}")]),
             Err(_) => (None, Vec::new()),
         };
-        (Watch { trace, signal, _watcher: watcher }, faults)
+        if !faults.is_empty() {
+            let within = POLL.as_ms() / 1_000;
+            control.sink.notice(&format!("{}; changes are found within {within} s", faults.join("; ")));
+        }
+        Watch { places, signal, watcher }
     }
 
     /// Waits until nothing more is heard and no file is being written, or for `QUIET_MAX`.
@@ -145,7 +150,7 @@ fn start(places: &Places, signal: Arc<Signal>) -> notify::Result<(RecommendedWat
     };
     let mut watcher = notify::recommended_watcher(hear)?;
     let mut faults = Vec::new();
-    for directory in &places.directories {
+    for directory in places.directories.keys() {
         if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive)
             && !matches!(error.kind, notify::ErrorKind::PathNotFound)
         {

@@ -196,7 +196,9 @@ impl Table {
                 owner.secrets.push(fingerprint(key, digest));
             }
         }
-        keys.iter_mut().for_each(|key| key.secrets.sort_unstable());
+        for key in keys {
+            key.secrets.sort_unstable();
+        }
     }
 }
 
@@ -237,7 +239,8 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
 }
 
 fn timeouts(patience: &Patience) -> BTreeMap<String, u64> {
-    let Patience { connect, tls, head, body, send, first_byte, idle, write_stall, keep_alive } = *patience;
+    let Patience { connect, tls, head, body, send, first_byte, idle, write_stall, keep_alive, drain_grace, drain } =
+        *patience;
     let steps = [
         ("connect", connect),
         ("tls", tls),
@@ -248,6 +251,8 @@ fn timeouts(patience: &Patience) -> BTreeMap<String, u64> {
         ("idle", idle),
         ("write_stall", write_stall),
         ("keep_alive", keep_alive),
+        ("drain_grace", drain_grace),
+        ("drain", drain),
     ];
     steps.into_iter().map(|(step, span)| (step.to_owned(), span.as_ms())).collect()
 }

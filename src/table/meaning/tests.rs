@@ -79,8 +79,8 @@ fn said(change: impl FnOnce(&mut Table)) -> Vec<String> {
     changes.into_iter().map(|change| format!("{} {}", change.effect.mark(), change.what)).collect()
 }
 
-fn patterns(names: &[&str]) -> Option<Vec<Pattern>> {
-    Some(names.iter().map(|name| Pattern::new(*name)).collect())
+fn patterns(names: &[&str]) -> Vec<Pattern> {
+    names.iter().map(|name| Pattern::new(*name)).collect()
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn keys() {
 
 #[test]
 fn access_is_narrowed_and_widened() {
-    let narrowed = said(|t| t.teams[0].access.models = patterns(&["claude-x"]));
+    let narrowed = said(|t| t.teams[0].access.models = Some(patterns(&["claude-x"])));
     assert_eq!(narrowed, ["- team `pay`: of all models, only claude-x stay open"]);
     let with = |old: Access, new: Access| {
         let (mut before, mut after) = (table(), table());
@@ -115,7 +115,7 @@ fn access_is_narrowed_and_widened() {
         let changes = differences(&before.meaning(&KEY), &after.meaning(&KEY));
         changes.into_iter().map(|c| format!("{} {}", c.effect.mark(), c.what)).collect::<Vec<_>>()
     };
-    let models = |names: &[&str]| Access { models: patterns(names), ..Access::default() };
+    let models = |names: &[&str]| Access { models: Some(patterns(names)), ..Access::default() };
     assert_eq!(
         with(models(&["a", "claude-*"]), models(&["claude-*", "b"])),
         ["- key `alice` itself: the models a are closed", "+ key `alice` itself: the models b are open, too"]
