@@ -38,25 +38,24 @@ pub async fn run(control: Arc<Control>) {
     while control.reloads.can_reload() {
         let trace = control.reloads.read.lock().await.clone();
         let places = places(&trace).await;
-        let watching = match watch.take().filter(|watch| watch.places == places) {
-            Some(watching) => watching,
-            None => {
-                asker = Asker::Poll; // what happened before it began it has not heard
-                Watch::over(&control, places).await
-            }
+        let watching = match watch.take() {
+            Some(watching) if watching.places == places => watching,
+            _ => Watch::over(&control, places).await,
         };
-        control.reloads.is_watched.store(watching.watcher.is_some(), Ordering::Release);
-        if has_changed(&control, &trace, asker).await {
+        // Always looked at, because what happened before the watch began it has not heard.
+        if has_changed(&control, &watching, &trace, asker).await {
             control.reload(asker).await;
+            asker = Asker::Poll;
             watch = Some(watching);
             continue;
         }
+        control.reloads.is_watched.store(watching.watcher.is_some(), Ordering::Release);
         tokio::select! {
             () = watching.signal.heard.notified() => {
                 watching.quiet().await;
                 asker = Asker::Watch;
             }
-            () = control.reloads.judged.notified() => {}
+            () = control.reloads.judged.notified() => asker = Asker::Poll,
             () = tokio::time::sleep(POLL.to_std()) => asker = Asker::Poll,
         }
         watch = Some(watching);
@@ -64,10 +63,14 @@ pub async fn run(control: Arc<Control>) {
 }
 
 /// Whether the files differ from what `trace` saw, once they rest.
-async fn has_changed(control: &Arc<Control>, trace: &Trace, asker: Asker) -> bool {
+async fn has_changed(control: &Arc<Control>, watching: &Watch, trace: &Trace, asker: Asker) -> bool {
     let rest = if asker == Asker::Watch { REST } else { REST_UNHEARD };
     let until = mono().after(REST_MAX);
     let mut last = look(control, trace).await;
+    if last.found_the_same(trace) {
+        return false;
+    }
+    watching.quiet().await;
     while !last.found_the_same(trace) {
         tokio::time::sleep(rest.to_std()).await;
         let now = look(control, trace).await;
