@@ -10,7 +10,7 @@ use crate::{
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
     telemetry::Telemetry,
-    worker::{self, Assignment, Cpus},
+    worker::{self, Assignment, Cpus, Mesh},
 };
 use arc_swap::ArcSwap;
 use std::{
@@ -167,11 +167,13 @@ fn start_workers(
     let pinned = sockets.len() <= cpus.allowed.len();
     let force_epoll = shared.table.load().runtime.driver == Driver::Epoll;
     let mut seeds = Rng(wall().0 ^ mono().0.rotate_left(32) ^ u64::from(std::process::id()));
+    let mesh = Mesh::new(&telemetry.cores);
     let mut workers = Vec::new();
     for ((number, listeners), core) in sockets.into_iter().enumerate().zip(&telemetry.cores) {
         let assignment = Assignment {
             worker: number as u16,
             cpu: pinned.then(|| cpus.allowed.get(number).copied()).flatten(),
+            mesh: mesh.clone(),
             listeners,
             force_epoll,
             core: Arc::clone(core),

@@ -4,6 +4,7 @@
 use crate::{
     base::UpstreamSlot,
     control::line::rfc3339,
+    net::Guard,
     table::{Access, Caller, Hosts, Listener, Model, Table, Upstream, live::Live},
 };
 use serde_json::{Value, json};
@@ -58,6 +59,8 @@ fn upstream(upstream: &Upstream, slot: UpstreamSlot, live: &Live) -> Value {
         "base_path": upstream.base_path,
         "credentials": upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>(),
         "extra_ca": upstream.extra_ca.len(),
+        "proxy": upstream.via.as_ref().map(|via| via.name()),
+        "private_addresses": upstream.guard == Guard::Inside,
         "addresses": live.addresses_of(slot).iter().map(ToString::to_string).collect::<Vec<_>>(),
         "resolved_at": addresses.and_then(|a| a.resolved_at).map(rfc3339),
         "address_error": live.address_error(slot),

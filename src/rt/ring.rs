@@ -16,7 +16,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -113,6 +113,16 @@ impl Ring {
         Ok(Listener { listener, ring: self.clone() })
     }
 
+    /// Takes over a connection that was accepted on another core.
+    ///
+    /// # Errors
+    /// When the peer has left already, or the descriptor cannot be registered with the event loop.
+    pub fn adopt(&self, stream: std::net::TcpStream) -> io::Result<Socket<RingOutbox>> {
+        let peer = stream.peer_addr()?;
+        stream.set_nonblocking(true)?;
+        Ok(self.socket(TcpStream::from_std(stream)?, peer))
+    }
+
     fn socket(&self, stream: TcpStream, peer: SocketAddr) -> Socket<RingOutbox> {
         // Without it, every small event would wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
@@ -135,14 +145,38 @@ impl Listener {
     ///
     /// # Errors
     /// Those of accept(2); `InvalidInput` after `ListenerCloser::close`.
-    pub async fn accept(&self) -> io::Result<Socket<RingOutbox>> {
+    pub async fn accept(&self) -> io::Result<Accepted> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok(self.ring.socket(stream, peer))
+        Ok(Accepted { stream, peer, ring: self.ring.clone() })
     }
 
     /// The handle that makes a waiting `accept` return.
     pub fn closer(&self) -> ListenerCloser {
         ListenerCloser(self.listener.as_raw_fd())
+    }
+}
+
+/// A connection that nobody has read from yet.
+pub struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    ring: Ring,
+}
+
+impl Accepted {
+    /// Stays on this core.
+    pub fn stay(self) -> Socket<RingOutbox> {
+        self.ring.socket(self.stream, self.peer)
+    }
+
+    /// Leaves this core, for another one's `Ring::adopt`.
+    ///
+    /// # Errors
+    /// When there is no descriptor left to carry it.
+    pub fn leave(&self) -> io::Result<std::net::TcpStream> {
+        // SAFETY: `stream` keeps the descriptor open while it is borrowed here.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) };
+        Ok(fd.try_clone_to_owned()?.into())
     }
 }
 
@@ -272,6 +306,10 @@ impl Outbox for RingOutbox {
 
 impl Drop for RingOutbox {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What was being written is not whole, and a close would look as if it were.
+            self.abort();
+        }
         // The reader task still holds the descriptor: its read must return for the connection to close.
         // SAFETY: `write` keeps the descriptor open; shutdown(2) touches no memory.
         unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
@@ -325,7 +363,7 @@ mod tests {
             Ring::run(force_epoll, Arc::default(), |ring, driver| {
                 let serve = &serve;
                 assert_eq!(driver == Driver::Epoll, force_epoll || !ring_available());
-                async move { serve(ring.listen(listener).unwrap().accept().await.unwrap()).await }
+                async move { serve(ring.listen(listener).unwrap().accept().await.unwrap().stay()).await }
             })
             .unwrap();
             thread.join().unwrap();

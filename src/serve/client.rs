@@ -69,7 +69,7 @@ impl<O: Outbox> Client<O> {
                 match self.head.parse(bytes.live()) {
                     Ok(Some(length)) => return self.split_head(bytes, length),
                     Ok(None) => {}
-                    Err(error) => return Arrived::Refused(refusal(&error)),
+                    Err(error) => return self.refused(bytes, refusal(&error)),
                 }
             }
             let idle = bytes.is_none();
@@ -80,14 +80,8 @@ impl<O: Outbox> Client<O> {
                     }
                     bytes = Some(joined(bytes, more));
                 }
-                None if bytes.is_some() => {
-                    let text = format!(
-                        "the request's head did not arrive within {} s. Send it again.",
-                        patience.head.as_ms() / 1000
-                    );
-                    return Arrived::Refused(Failure::new(Kind::RequestTimeout, text));
-                }
-                Some(Read::End | Read::Failed(_)) | None => return Arrived::Nothing,
+                Some(Read::End | Read::Failed(_)) => return Arrived::Nothing,
+                None => return self.late(bytes, patience),
             }
         }
     }
@@ -100,6 +94,21 @@ impl<O: Outbox> Client<O> {
             self.unread = Some(std::mem::replace(bytes, Segment::with_room(0)));
         }
         Arrived::Head
+    }
+
+    /// Time is up; an idle connection owes nothing.
+    fn late(&mut self, bytes: Option<Segment>, patience: &Patience) -> Arrived {
+        let Some(mut bytes) = bytes else { return Arrived::Nothing };
+        let text =
+            format!("the request's head did not arrive within {} s. Send it again.", patience.head.as_ms() / 1000);
+        self.refused(&mut bytes, Failure::new(Kind::RequestTimeout, text))
+    }
+
+    /// Keeps what came of the head: the parts of `head` that were found before it was refused are parts of these bytes,
+    /// not of the head before.
+    fn refused(&mut self, bytes: &mut Segment, failure: Failure) -> Arrived {
+        self.head_bytes = std::mem::replace(bytes, Segment::with_room(0));
+        Arrived::Refused(failure)
     }
 
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the

@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     auth,
-    base::{CallerSlot, Failure, Kind, Mono, Origin, UpstreamSlot},
+    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, UpstreamSlot},
     rt::{Outbox, Runtime},
     table::Table,
-    telemetry::{Client as ClientName, Ending, Record, RequestId, Text},
+    telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
     wire::Framing,
 };
 use std::sync::Arc;
@@ -58,6 +58,8 @@ pub struct Story {
     pub started: Mono,
     /// What the log will tell.
     pub record: Record,
+    /// Where the record goes; `None` once it has gone there.
+    core: Option<Arc<Core>>,
 }
 
 /// One exchange. Its record is finished on every way out.
@@ -231,7 +233,7 @@ impl Story {
         record.method = Text::new(client.head.method.of(bytes));
         record.path = Text::new(client.head.path(bytes));
         record.client = ClientName::of(client.head.field(bytes, "user-agent").unwrap_or_default());
-        Story { table, started, record }
+        Story { table, started, record, core: Some(Arc::clone(&shard.core)) }
     }
 
     /// Whether the connection may carry another exchange after this one.
@@ -264,7 +266,13 @@ impl Story {
     /// The end: the record goes to the counters and to the log.
     pub fn end<R: Runtime>(mut self, shard: &Shard<R>) {
         self.record.duration_us = shard.rt.now().since(self.started).as_us();
-        shard.core.finish(self.record);
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        if let Some(core) = self.core.take() {
+            core.finish(self.record.clone());
+        }
     }
 
     fn called_by(&mut self, table: &Table, caller: CallerSlot) {
@@ -275,5 +283,18 @@ impl Story {
     fn has_body(&mut self, body: &Body, now: Mono) {
         self.record.bytes_in = body.bytes;
         self.record.body_us = now.since(self.started).as_us();
+    }
+}
+
+impl Drop for Story {
+    /// Without an end there was a panic; the log tells of that exchange too.
+    fn drop(&mut self) {
+        if self.core.is_some() {
+            self.refuse(&Failure::new(Kind::Internal, ""));
+            if self.record.status == 0 {
+                self.record.status = Kind::Internal.status(Dialect::Anthropic);
+            }
+            self.finish();
+        }
     }
 }

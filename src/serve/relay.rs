@@ -106,8 +106,8 @@ pub async fn relay<R: Runtime>(
     match outcome {
         Ok(()) => {
             if reusable {
-                let now = shard.rt.now();
-                shard.pool.borrow_mut().put(slot, conn, opened, now, story.table.bounds.pool_idle_max);
+                let (now, live, max) = (shard.rt.now(), shard.live(), story.table.bounds.pool_idle_max);
+                shard.pool.borrow_mut().put(slot, live.addresses_of(slot), conn, opened, now, max);
             }
             story.record.ending = Ending::Complete;
             Ok(if close { After::Close } else { After::Next })
@@ -133,7 +133,8 @@ fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Stor
         // The body's framing has ended; to close now would cost the client its next request.
         (Broken::Answer(_), _) if told && !close => After::Next,
         (Broken::Answer(_), _) if told => After::Close,
-        (Broken::Answer(_), Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
+        // A client that only said that it sends no more would take a close for the end.
+        (Broken::Answer(_) | Broken::ClientGone, Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
         _ => After::Drop,
     }
 }

@@ -86,8 +86,10 @@ impl<R: Runtime> Shard<R> {
     /// credential never goes in clear by mistake.
     pub fn endpoint(&self, table: &Table, upstream: UpstreamSlot) -> Option<Endpoint> {
         let tls = self.shared.tls.load().get(upstream.index()).cloned().flatten();
-        let wanted = table.upstream(upstream)?.tls;
-        (tls.is_some() == wanted).then_some(Endpoint {
+        let way = table.upstream(upstream)?;
+        (tls.is_some() == way.tls).then(|| Endpoint {
+            via: way.via.clone(),
+            guard: way.guard,
             tls,
             connect: table.patience.connect,
             handshake: table.patience.tls,

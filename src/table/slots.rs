@@ -170,8 +170,11 @@ fn identity(upstream: &Upstream) -> Arc<str> {
         host_header: _, // follows from host and port
         credentials: _,
         extra_ca,
+        via,
+        guard,
     } = upstream;
-    let mut text = format!("{name} {} {tls} {host} {port} {base_path}", provider.name());
+    let via = via.as_ref().map_or("straight".to_owned(), |via| format!("{} {}", via.name(), via.target()));
+    let mut text = format!("{name} {} {tls} {host} {port} {base_path} {via} {guard:?}", provider.name());
     for der in extra_ca {
         let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
         text.push(' ');

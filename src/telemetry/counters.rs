@@ -112,6 +112,8 @@ pub struct UpstreamCounters {
 pub struct Counters {
     /// Client connections accepted.
     pub accepted: Counter,
+    /// Of those, handed on to a less busy core.
+    pub handed_over: Counter,
     /// Client connections open.
     pub connections: Gauge,
     /// Exchanges in flight.
@@ -153,6 +155,7 @@ impl Counters {
         Counters {
             idle: Gauge::new(),
             accepted: Counter::new(),
+            handed_over: Counter::new(),
             connections: Gauge::new(),
             exchanges: Gauge::new(),
             streams: Gauge::new(),

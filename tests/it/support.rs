@@ -57,9 +57,19 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// An upstream for clients: forebay's own question for the list of models is answered outside the script.
     pub fn start<C: Read + Write + 'static>(
         wrap: impl Fn(TcpStream) -> C + Send + Sync + 'static,
         script: impl Fn(&Got, &mut C) -> bool + Send + Sync + 'static,
+    ) -> Upstream {
+        Upstream::scripted(wrap, script, false)
+    }
+
+    /// The same; `all` leaves every request to the script.
+    pub fn scripted<C: Read + Write + 'static>(
+        wrap: impl Fn(TcpStream) -> C + Send + Sync + 'static,
+        script: impl Fn(&Got, &mut C) -> bool + Send + Sync + 'static,
+        all: bool,
     ) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -72,8 +82,7 @@ impl Upstream {
                     stream.set_read_timeout(Some(STUCK)).unwrap();
                     let mut stream = wrap(stream);
                     while let Some((head, body)) = read_request(&mut stream) {
-                        // forebay itself asks for the list of models when it starts; the script is for clients.
-                        if head.starts_with("GET ") && head.contains("/v1/models") {
+                        if !all && head.starts_with("GET ") && head.contains("/v1/models") {
                             stream.write_all(answer("200 OK", "", "{\"data\":[]}").as_bytes()).unwrap();
                             continue;
                         }

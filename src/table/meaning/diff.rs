@@ -117,13 +117,28 @@ fn compare_upstreams(out: &mut Changes, old: &Meaning, new: &[UpstreamMeaning], 
 }
 
 fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMeaning) {
-    let UpstreamMeaning { name, provider, url, host_header, credentials, extra_ca } = new;
+    let UpstreamMeaning { name, provider, url, host_header, credentials, extra_ca, proxy, reaches_inside } = new;
     let mut say = |effect, what: String| out.push(effect, format!("upstream `{name}` {what}"));
     if *url != old.url || *host_header != old.host_header {
         say(Effect::Other, format!("is at {url}; it was at {}", old.url));
     }
     if *provider != old.provider {
         say(Effect::Other, format!("is of the provider {provider}; it was of {}", old.provider));
+    }
+    let way = |proxy: &Option<(String, String)>| {
+        proxy.as_ref().map_or("straight to it".to_owned(), |(name, _)| format!("by the proxy {name}"))
+    };
+    match (way(&old.proxy), way(proxy)) {
+        (before, now) if before != now => say(Effect::Other, format!("is reached {now}; it was {before}")),
+        (_, now) if *proxy != old.proxy => {
+            say(Effect::Other, format!("is reached {now} with another user or password for that"))
+        }
+        _ => {}
+    }
+    match (old.reaches_inside, *reaches_inside) {
+        (true, false) => say(Effect::Less, "may not be at a private address any more".into()),
+        (false, true) => say(Effect::More, "may be at a private address".into()),
+        _ => {}
     }
     let find = |list: &[super::CredentialMeaning], name: &str| list.iter().position(|c| c.name == name);
     for gone in old.credentials.iter().filter(|c| find(credentials, &c.name).is_none()) {

@@ -12,6 +12,7 @@ mod tests;
 pub use diff::{Change, Effect, differences};
 
 use super::{Bounds, Caller, Digests, Hosts, Listener, Model, Patience, SecretLine, Table, Target, Upstream};
+use crate::net::Guard;
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc};
@@ -62,6 +63,10 @@ struct UpstreamMeaning {
     credentials: Vec<CredentialMeaning>,
     /// Fingerprints of further roots.
     extra_ca: Vec<String>,
+    /// Where connections go first, and a fingerprint of what is said there.
+    proxy: Option<(String, String)>,
+    /// Private addresses are connected to.
+    reaches_inside: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,7 +226,8 @@ fn listener(listener: &Listener) -> ListenerMeaning {
 }
 
 fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
-    let Upstream { name, provider, tls, host, port, base_path, host_header, credentials, extra_ca } = upstream;
+    let Upstream { name, provider, tls, host, port, base_path, host_header, credentials, extra_ca, via, guard } =
+        upstream;
     let scheme = if *tls { "https" } else { "http" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
     let secret = |header: &SecretLine| fingerprint(key, header.as_bytes());
@@ -235,6 +241,8 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
             .map(|c| CredentialMeaning { name: c.name.to_string(), fingerprint: secret(&c.header) })
             .collect(),
         extra_ca: extra_ca.iter().map(|der| fingerprint(key, der)).collect(),
+        proxy: via.as_ref().map(|via| (via.name(), fingerprint(key, via.request()))),
+        reaches_inside: *guard == Guard::Inside,
     }
 }
 

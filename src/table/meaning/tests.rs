@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::{CallerSlot, TeamSlot, UpstreamSlot, Wall};
+use crate::net::Via;
 use crate::table::{
     Access, Class, Credential, Driver, Expiry, LogFormat, Org, Pattern, Provider, RuntimeSettings, Slots, Team,
 };
@@ -20,6 +21,8 @@ fn upstream(name: &str, port: u16) -> Upstream {
         host_header: format!("10.0.0.1:{port}"),
         credentials: vec![Credential { name: "org".into(), header: SecretLine::x_api_key("sk-canary-1") }],
         extra_ca: Vec::new(),
+        via: None,
+        guard: Guard::Inside,
     }
 }
 
@@ -186,6 +189,19 @@ fn upstreams() {
         renamed,
         ["- upstream `one` has no credential `org` any more", "+ upstream `one` has the credential `new`, too"]
     );
+    let via = |password: &str| {
+        let via = Via::new(("proxy", 3128), ("10.0.0.1", 1), Some(("user", password)));
+        Some(Arc::new(via))
+    };
+    let proxied = said(|t| t.upstreams[0].via = via("canary"));
+    assert_eq!(proxied, ["~ upstream `one` is reached by the proxy proxy:3128; it was straight to it"]);
+    let (mut old, mut new) = (table(), table());
+    (old.upstreams[0].via, new.upstreams[0].via) = (via("canary-1"), via("canary-2"));
+    let changes = differences(&old.meaning(&KEY), &new.meaning(&KEY));
+    let told = "upstream `one` is reached by the proxy proxy:3128 with another user or password for that";
+    assert_eq!(changes.iter().map(|c| c.what.as_str()).collect::<Vec<_>>(), [told]);
+    let guarded = said(|t| t.upstreams[0].guard = Guard::Public);
+    assert_eq!(guarded, ["- upstream `one` may not be at a private address any more"]);
     let roots = said(|t| t.upstreams[0].extra_ca.push(vec![1, 2, 3]));
     assert_eq!(roots, ["~ upstream `one` trusts 1 roots from its `ca_file`; other ones than before"]);
 }
@@ -254,6 +270,14 @@ fn an_upstream_that_moves_gets_a_slot_of_its_own_and_keeps_its_name() {
     back.follow(&moved);
     assert_eq!(back.upstream_slots().map(|(slot, _)| slot.0).collect::<Vec<_>>(), [0, 1], "a place that comes back");
     assert_eq!(back.upstream_slots_named("one"), [UpstreamSlot(0), UpstreamSlot(2)]);
+    let mut guarded = table();
+    guarded.upstreams[0].guard = Guard::Public;
+    guarded.follow(&moved);
+    assert_eq!(
+        guarded.upstream_slots().next().map(|(slot, _)| slot.0),
+        Some(3),
+        "what is known was let through before"
+    );
     let mut rotated = table();
     rotated.upstreams[0].credentials[0].header = SecretLine::x_api_key("sk-canary-2");
     rotated.follow(&back);
