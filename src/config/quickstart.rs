@@ -43,7 +43,7 @@ pub fn quickstart(
     let guard = if via.is_some() { Guard::Inside } else { egress::guard_of(&url) };
     let mut digests = Digests::default();
     digests.add(caller_digest, CallerSlot(0));
-    let hosts = if listen.ip().is_loopback() { Hosts::loopback() } else { Hosts::Any };
+    let hosts = if listen.ip().is_loopback() { Hosts::local(listen.ip()) } else { Hosts::Any };
     Ok(Table {
         generation: 1,
         org: Org { contact: None, timezone: "UTC".into() },

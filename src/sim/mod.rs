@@ -19,7 +19,7 @@ use crate::{
     base::{Mono, Span},
     net::Conn,
     rt::{Runtime, Socket},
-    serve::{self, Shard, shard::Shared},
+    serve::{self, Shard, drain, shard::Shared},
     table::live::{Addresses, Live},
     telemetry::{Core, Record},
 };
@@ -151,7 +151,7 @@ impl Stage {
             *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None, refused: false };
         }
         let shared = Shared {
-            table: Arc::new(ArcSwap::from_pointee(plan.table())),
+            table: Arc::new(ArcSwap::from_pointee(plan.table(false))),
             live: Arc::new(ArcSwap::from_pointee(live)),
             tls: Arc::new(ArcSwap::from_pointee(plan.sites.iter().map(|_| None).collect())),
             bodies: Arc::new(AtomicU64::new(0)),
@@ -234,12 +234,26 @@ impl Stage {
                 stage.world.jump_wall(by_ms);
             });
         }
-        if let Some(at_ms) = plan.drains_at_ms {
+        if let Some((at_ms, _)) = plan.reload {
+            let (stage, table) = (Rc::clone(self), Arc::new(plan.table(true)));
+            self.world.spawn(async move {
+                stage.world.sleep_until(Mono::default().after(Span::from_ms(at_ms))).await;
+                stage.world.note("reload", 0, 0);
+                stage.shared.table.store(table);
+            });
+        }
+        if let (Some(at_ms), Some([closes, ends])) = (plan.drains_at_ms, plan.drain()) {
             let stage = Rc::clone(self);
             self.world.spawn(async move {
                 stage.world.sleep_until(Mono::default().after(Span::from_ms(at_ms))).await;
                 stage.world.note("drain", 0, 0);
                 stage.shared.draining.store(true, Ordering::Relaxed);
+                stage.world.sleep_until(closes).await;
+                stage.world.note("drain: closing", 0, 0);
+                stage.shard.drain.advance(drain::Stage::Closing);
+                stage.world.sleep_until(ends).await;
+                stage.world.note("drain: ending", 0, 0);
+                stage.shard.drain.advance(drain::Stage::Ending);
             });
         }
     }

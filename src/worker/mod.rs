@@ -149,7 +149,7 @@ async fn accept(shard: Rc<Shard<Ring>>, mesh: Mesh, listener: Listener, number: 
                     None => serve_socket(&shard, accepted.stay(), number),
                 }
             }
-            Err(_) if shard.is_draining() => return,
+            Err(_) if shard.drain.stage() > Stage::Serving => return,
             Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
         }
     }

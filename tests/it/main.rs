@@ -12,6 +12,7 @@ mod configs;
 mod docs;
 mod doctor;
 mod drain;
+mod edges;
 mod egress;
 mod exchange;
 mod reload;
