@@ -34,7 +34,7 @@ const REPLAY_MAX: Span = Span::from_secs(2);
 pub struct Order<'a> {
     slot: UpstreamSlot,
     upstream: &'a Upstream,
-    head: Vec<u8>,
+    head: Segment,
     asks_for_head_only: bool,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Order<'a> {
         Ok(Order {
             slot,
             upstream,
-            head: edits::request_head(head, bytes, &forward).live().to_vec(),
+            head: edits::request_head(head, bytes, &forward),
             asks_for_head_only: head.method.of(bytes) == b"HEAD",
         })
     }
@@ -229,7 +229,7 @@ async fn send<R: Runtime>(
     early: &mut Option<Segment>,
     story: &Story,
 ) -> Result<Sent, Failed> {
-    let mut head = Segment::copy_of(&order.head);
+    let mut head = Segment::copy_of(order.head.live());
     let mut next = 0;
     // A small body leaves with its head, in one packet.
     if let Some(first) = body.segments.first()
@@ -243,7 +243,7 @@ async fn send<R: Runtime>(
         (other, _) => return Ok(other),
     }
     while let Some(place) = body.segments.get_mut(next) {
-        let segment = std::mem::replace(place, Segment::with_room(0));
+        let segment = std::mem::take(place);
         let (sent, segment) = send_segment(shard, client, order, conn, early, story, segment).await?;
         if let (Some(segment), Some(place)) = (segment, body.segments.get_mut(next)) {
             *place = segment;
@@ -377,7 +377,7 @@ fn answered<R: Runtime>(
 ) -> Answered<R::Outbox> {
     let bytes = Segment::copy_of(held.live().get(..length).unwrap_or_default());
     held.consume(length);
-    let rest = (!held.is_empty()).then(|| std::mem::replace(held, Segment::with_room(0)));
+    let rest = (!held.is_empty()).then(|| std::mem::take(held));
     let now = shard.rt.now();
     Answered { conn, slot: order.slot, opened: now, head, bytes, rest, arrived: now, request_sent: false }
 }

@@ -3,7 +3,10 @@
 
 use super::{client::Client, gate::too_large, shard::Claim, watch::yield_now};
 use crate::{
-    base::{Failure, Kind, Mono, bounds::READ_BYTES_MAX},
+    base::{
+        Failure, Kind, Mono,
+        bounds::{READ_BYTES_MAX, READ_BYTES_MIN},
+    },
     rt::{Outbox, Read, Runtime, Segment, deadline},
     wire::{BodyDecoder, FieldScan, Framing, Peeked},
 };
@@ -79,6 +82,8 @@ pub async fn read<R: Runtime>(
             Some(gzip) => inflate(gzip, segment.live(), &mut sink).await?,
         }
     }
+    // From here on the standing read is the watch for a client that leaves, for as long as the answer takes.
+    client.inbound.expect(READ_BYTES_MIN);
     if let Some(mut gzip) = gzip {
         gzip.try_finish().map_err(|_| broken_gzip())?;
         sink.push(&gzip.get_ref().0)?;

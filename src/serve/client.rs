@@ -27,7 +27,7 @@ pub struct Client<O: Outbox> {
     /// Its address.
     pub peer: SocketAddr,
     /// The request's head, as parts of `head_bytes`.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// The bytes of the request's head.
     pub head_bytes: Segment,
     /// Received, and not yet used: the body's beginning, or the next request.
@@ -51,8 +51,8 @@ impl<O: Outbox> Client<O> {
             inbound: conn.inbound,
             outbound: conn.outbound,
             peer: conn.peer,
-            head: RequestHead::new(),
-            head_bytes: Segment::with_room(0),
+            head: Box::default(),
+            head_bytes: Segment::none(),
             unread: None,
         }
     }
@@ -61,6 +61,8 @@ impl<O: Outbox> Client<O> {
     /// `head` for the rest.
     pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, drain: &Drain, patience: &Patience) -> Arrived {
         self.head.reset();
+        // While a client says nothing, only the standing read holds a buffer for it.
+        self.head_bytes = Segment::none();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
         let mut until = rt.now().after(if bytes.is_some() { patience.head } else { patience.keep_alive });
@@ -91,7 +93,7 @@ impl<O: Outbox> Client<O> {
         self.head_bytes = Segment::copy_of(&bytes.live()[..length]);
         bytes.consume(length);
         if !bytes.is_empty() {
-            self.unread = Some(std::mem::replace(bytes, Segment::with_room(0)));
+            self.unread = Some(std::mem::take(bytes));
         }
         Arrived::Head
     }
@@ -113,7 +115,7 @@ impl<O: Outbox> Client<O> {
 
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
     /// client still sends, within bounds (RFC 9112 section 9.6).
-    pub async fn linger<R: Runtime<Outbox = O>>(mut self, rt: &R) {
+    pub async fn linger<R: Runtime<Outbox = O>>(&mut self, rt: &R) {
         self.outbound.finish().await;
         let until: Mono = rt.now().after(LINGER_MAX);
         let mut taken = 0;

@@ -14,7 +14,9 @@ pub mod gate;
 pub mod models;
 pub mod relay;
 pub mod shard;
-mod splice;
+#[cfg(test)]
+mod sizes;
+pub mod splice;
 mod watch;
 
 pub use connection::connection;

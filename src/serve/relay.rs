@@ -12,10 +12,13 @@ use super::{
     edits::{answer_fields, push_number},
     exchange::{After, Stop, Story},
     shard::Shard,
-    watch::{Ticker, Watched, first_tick, watched},
+    watch::{Ticker, Watched, watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, Span, bounds::EVENT_BYTES_MAX},
+    base::{
+        Failure, Kind, Mono, Origin, Span,
+        bounds::{EVENT_BYTES_MAX, READ_BYTES_MIN},
+    },
     dialect::anthropic::{self, Progress},
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
@@ -79,12 +82,14 @@ pub async fn relay<R: Runtime>(
     story.record.first_byte_us = now.since(story.started).as_us();
     let head = render_head(&answered, story, frame, close);
     let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
-    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, .. } = answered;
+    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, bytes, .. } = answered;
+    drop(bytes);
     let mut flow = Flow {
         patience: story.table.patience,
         from: &mut conn.inbound,
         gone: &mut client.inbound,
         to: &mut client.outbound,
+        request: &mut client.head_bytes,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
         events: (story.record.stream && !encoded && frame == Frame::Chunks).then(Events::default),
@@ -200,6 +205,17 @@ impl Events {
         }
     }
 
+    /// At the end of the upstream's bytes: whether they were a whole stream.
+    fn are_whole(&mut self) -> bool {
+        let mut partial = self.partial.is_some() || self.split;
+        if self.scanner.finish() {
+            self.progress.saw(self.scanner.name());
+            self.count += 1;
+            partial = false;
+        }
+        !partial && self.progress.ended
+    }
+
     /// Takes payload in; gives out what can be sent: whole events, or what is too long to wait for.
     fn take(&mut self, segment: Segment) -> Option<Segment> {
         let held = self.partial.as_ref().map_or(0, Segment::len);
@@ -258,6 +274,8 @@ struct Flow<'a, O: Outbox> {
     from: &'a mut Inbound,
     gone: &'a mut Inbound,
     to: &'a mut Outbound<O>,
+    /// The head of the request; of no use once that of the answer has left.
+    request: &'a mut Segment,
     decoder: BodyDecoder,
     frame: Frame,
     events: Option<Events>,
@@ -271,7 +289,7 @@ struct Flow<'a, O: Outbox> {
 impl<O: Outbox> Flow<'_, O> {
     async fn run<R: Runtime<Outbox = O>>(&mut self, shard: &Shard<R>, rest: Option<Segment>) -> Result<(), Broken> {
         let make = |at| shard.rt.sleep_until(at);
-        let timer = pin!(make(first_tick(shard.rt.now())));
+        let timer = pin!(None);
         let mut ticker = Ticker::new(timer, &make);
         let mut arrived = rest.map(Read::Data);
         if self.frame == Frame::None {
@@ -291,7 +309,7 @@ impl<O: Outbox> Flow<'_, O> {
                 Read::End => {
                     self.decoder.eof().map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
                     // Where the close is the end of the framing, only the events can tell an end from a break.
-                    if self.events.as_ref().is_some_and(|events| events.partial.is_some() || !events.progress.ended) {
+                    if self.events.as_mut().is_some_and(|events| !events.are_whole()) {
                         return Err(Broken::Answer(Kind::AnswerBroken));
                     }
                     let out = self.last(None);
@@ -340,6 +358,8 @@ impl<O: Outbox> Flow<'_, O> {
             Some(events) => events.take(segment),
         };
         if self.decoder.is_done() {
+            // The next read stands until the next answer, perhaps for long.
+            self.from.expect(READ_BYTES_MIN);
             return Ok(self.last(payload));
         }
         Ok(payload.map(|payload| self.framed(payload)))
@@ -379,6 +399,9 @@ impl<O: Outbox> Flow<'_, O> {
         ticker: &mut Ticker<'_, F>,
         payload: Option<Segment>,
     ) -> Result<(), Broken> {
+        if self.head.is_some() {
+            *self.request = Segment::none();
+        }
         let mut queue = [self.head.take(), payload];
         if let [Some(head), Some(payload)] = &mut queue
             && head.room() >= payload.len()
@@ -409,7 +432,7 @@ impl<O: Outbox> Flow<'_, O> {
             return false;
         }
         let make = |at: Mono| shard.rt.sleep_until(at);
-        let timer = pin!(make(first_tick(shard.rt.now())));
+        let timer = pin!(None);
         let mut ticker = Ticker::new(timer, &make);
         if let Some(events) = &mut self.events {
             events.partial = None;
