@@ -7,7 +7,7 @@ use crate::net::Guard;
 use crate::table::upstream::secret_fault;
 use crate::table::{
     Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-    Provider, RuntimeSettings, SecretLine, Table, Target, Upstream,
+    Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Upstream,
 };
 
 use super::compile::egress;
@@ -79,6 +79,7 @@ pub fn quickstart(
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     })
 }
 

@@ -143,7 +143,9 @@ async fn connect<R: Runtime>(
 ) -> Result<(Conn<R::Outbox>, Mono), Stop> {
     let counters = shard.core.counters.upstream(order.slot);
     let (live, started) = (shard.live(), shard.rt.now());
-    let endpoint = shard.endpoint(&story.table, order.slot);
+    let Some(endpoint) = shard.endpoint(&story.table, order.slot) else {
+        return Err(Stop::Failed(failed(order, Kind::TlsFailed, "has no TLS settings, which is a fault of forebay's")));
+    };
     let addresses = live.addresses_of(order.slot);
     // On the heap: it is as large as the rest of the exchange, and most exchanges reuse a connection.
     let dialling = Box::pin(dial(&shard.rt, &endpoint, addresses));

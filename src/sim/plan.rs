@@ -14,7 +14,7 @@ use crate::{
     base::{CallerSlot, Mono, Span, TeamSlot, UpstreamSlot, Wall},
     table::{
         Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-        Provider, RuntimeSettings, SecretLine, Table, Target, Team, Upstream,
+        Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Team, Upstream,
     },
 };
 use std::net::SocketAddr;
@@ -255,6 +255,7 @@ impl Plan {
             patience: self.patience,
             runtime: RuntimeSettings::default(),
             log: LogFormat::Json,
+            slots: Slots::default(),
         }
     }
 }
