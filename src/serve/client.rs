@@ -9,7 +9,7 @@ use crate::{
     net::{Conn, Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment, deadline},
     table::Patience,
-    wire::{HeadError, RequestHead},
+    wire::{Framing, HeadError, RequestHead},
 };
 use std::{
     future::{Future, poll_fn},
@@ -33,6 +33,8 @@ pub struct Client<O: Outbox> {
     pub head: Box<RequestHead>,
     /// The bytes of the request's head.
     pub head_bytes: Segment,
+    /// Part of the request's body has not been read: it is in the way of the next request.
+    pub owes_body: bool,
     /// Received, and not yet used: the body's beginning, or the next request.
     pub unread: Option<Segment>,
 }
@@ -56,6 +58,7 @@ impl<O: Outbox> Client<O> {
             peer: conn.peer,
             head: Box::default(),
             head_bytes: Segment::none(),
+            owes_body: false,
             unread: None,
         }
     }
@@ -94,6 +97,7 @@ impl<O: Outbox> Client<O> {
     /// Copies the head out of the read (it is small), so that the body's bytes stay where the kernel put them.
     fn split_head(&mut self, bytes: &mut Segment, length: usize) -> Arrived {
         self.head_bytes = Segment::copy_of(&bytes.live()[..length]);
+        self.owes_body = !matches!(self.head.framing, Framing::None | Framing::Length(0));
         bytes.consume(length);
         if !bytes.is_empty() {
             self.unread = Some(std::mem::take(bytes));

@@ -36,7 +36,7 @@ pub async fn connection<R: Runtime>(shard: Rc<Shard<R>>, conn: Conn<R::Outbox>, 
 /// Answers what cannot be read as a request.
 async fn refuse<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbox>, failure: Failure) -> After {
     let mut story = Story::begin(shard, client);
-    story.refuse(&failure);
+    story.fails(failure.kind);
     answer::fail(&shard.rt, client, &mut story, &failure, true).await;
     story.end(shard);
     After::Close
