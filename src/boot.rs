@@ -9,7 +9,7 @@ use crate::{
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
     telemetry::Telemetry,
-    worker::{self, Assignment, Cpus},
+    worker::{self, Assignment, Cpus, Mesh},
 };
 use arc_swap::ArcSwap;
 use rustls::pki_types::ServerName;
@@ -155,11 +155,13 @@ fn start_workers(
     let pinned = sockets.len() <= cpus.allowed.len();
     let force_epoll = shared.table.load().runtime.driver == Driver::Epoll;
     let mut seeds = Rng(wall().0 ^ mono().0.rotate_left(32) ^ u64::from(std::process::id()));
+    let mesh = Mesh::new(&telemetry.cores);
     let mut workers = Vec::new();
     for ((number, listeners), core) in sockets.into_iter().enumerate().zip(&telemetry.cores) {
         let assignment = Assignment {
             worker: number as u16,
             cpu: pinned.then(|| cpus.allowed.get(number).copied()).flatten(),
+            mesh: mesh.clone(),
             listeners,
             force_epoll,
             core: Arc::clone(core),
@@ -173,12 +175,17 @@ fn start_workers(
 }
 
 impl Running {
-    /// Waits for SIGINT or SIGTERM, then drains and ends.
+    /// Waits for SIGINT or SIGTERM, then drains and ends; a second one ends at once, with exit code 1.
     ///
     /// # Errors
     /// A worker's, when its event loop ended by one.
     pub fn until_signal(self, mut signals: Signals) -> io::Result<()> {
         signals.wait();
+        // Who asks twice does not want to wait.
+        thread::Builder::new().name("forebay-signals".into()).spawn(move || {
+            signals.wait();
+            std::process::exit(1);
+        })?;
         self.stop()
     }
 

@@ -140,6 +140,13 @@ failures! {
     Internal: Gateway "internal" [500 500 500 500] "api_error" None;
     /// The upstream's host name has no address (yet).
     NameUnresolved: Upstream "name_unresolved" [502 502 502 502] "api_error" None;
+    /// The upstream's host name leads only to addresses that are not connected to: private ones of a public name, a
+    /// cloud's metadata service.
+    AddressRefused: Upstream "address_refused" [502 502 502 502] "api_error" Some(false);
+    /// The proxy on the way refused to connect to the upstream.
+    ProxyRefused: Upstream "proxy_refused" [502 502 502 502] "api_error" Some(false);
+    /// The proxy on the way cannot be reached, closed the connection, or did not reach the upstream.
+    ProxyFailed: Upstream "proxy_failed" [502 502 502 502] "api_error" None;
     /// The upstream did not accept the connection.
     ConnectFailed: Upstream "connect_failed" [502 502 502 502] "api_error" None;
     /// The upstream did not accept the connection in time.

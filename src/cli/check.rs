@@ -59,7 +59,12 @@ fn summary(table: &Table) -> String {
         table.upstreams.iter().map(|upstream| {
             let scheme = if upstream.tls { "https" } else { "http" };
             let credentials = counted(upstream.credentials.len(), "credential");
-            format!("{} -> {scheme}://{}{}, {credentials}", upstream.name, upstream.host_header, upstream.base_path)
+            let way =
+                upstream.via.as_ref().map_or_else(String::new, |via| format!(", through the proxy {}", via.name()));
+            format!(
+                "{} -> {scheme}://{}{}, {credentials}{way}",
+                upstream.name, upstream.host_header, upstream.base_path
+            )
         }),
     );
     lines(
@@ -108,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_summary_fits_a_screen_and_shows_no_secret() {
-        let table = config::quickstart("sk-secret".into(), None, [0; 32], "127.0.0.1:1".parse().expect("address"));
+        let table =
+            config::quickstart("sk-secret".into(), None, [0; 32], "127.0.0.1:1".parse().expect("address"), &|_| None);
         let text = summary(&table.expect("good"));
         assert!(text.contains("anthropic -> https://api.anthropic.com, 1 credential\n"), "{text}");
         assert!(text.contains("model     * -> anthropic\n") && text.contains("0 teams, 1 key\n"), "{text}");

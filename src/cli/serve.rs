@@ -86,7 +86,7 @@ pub(super) fn local_table(
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random numbers")?;
     let secret = key::mint(random);
-    let mut table = config::quickstart(api_key, upstream, key::digest(secret.expose().as_bytes()), listen)?;
+    let mut table = config::quickstart(api_key, upstream, key::digest(secret.expose().as_bytes()), listen, &variable)?;
     table.admin = Some(SocketAddr::new(LISTEN.ip(), 0));
     Ok((table, secret))
 }

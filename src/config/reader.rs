@@ -26,6 +26,8 @@ pub enum Shape {
     TextOrTexts,
     /// A date, or a date and time; in quotes too.
     Date,
+    /// A text or a section.
+    TextOrSection,
     /// A section.
     Section,
     /// A section that may stand many times.
@@ -41,6 +43,7 @@ impl Shape {
             Shape::Texts => "a list of texts in quotes",
             Shape::TextOrTexts => "a text in quotes, or a list of them",
             Shape::Date => "a date such as 2026-12-31",
+            Shape::TextOrSection => "a text in quotes, or a section",
             Shape::Section => "a section",
             Shape::Sections => "a list of sections",
         }
@@ -311,6 +314,7 @@ fn fits(shape: Shape, value: &DeValue<'_>) -> bool {
         Shape::Texts => texts(),
         Shape::TextOrTexts => value.is_str() || texts(),
         Shape::Date => value.is_str() || value.as_datetime().is_some_and(|date| date.date.is_some()),
+        Shape::TextOrSection => value.is_str() || value.is_table(),
         Shape::Section => value.is_table(),
         Shape::Sections => value.is_table() || tables(),
     }

@@ -115,6 +115,8 @@ pub const UPSTREAM: Schema = Schema {
         key("auth", Shape::Text, "\"x-api-key\""),
         key("ca_file", Shape::Text, "\"ca.pem\""),
         key("plaintext", Shape::Flag, "true"),
+        key("allow_private", Shape::Flag, "true"),
+        key("proxy", Shape::TextOrSection, "\"http://proxy.example:3128\""),
         key("credentials", Shape::Sections, "[{ name = \"main\", env = \"ANTHROPIC_API_KEY\" }]"),
     ],
     refused: &[
@@ -122,7 +124,6 @@ pub const UPSTREAM: Schema = Schema {
         ("project", LATER),
         ("limits", LATER),
         ("headers", LATER),
-        ("proxy", LATER),
         ("tls", LATER),
         ("api_key", "is not how a credential is given: use `credentials`"),
     ],
@@ -138,6 +139,21 @@ pub const CREDENTIAL: Schema = Schema {
         key("value", Shape::Text, ""), /* known, so that it is refused with a reason; offered nowhere */
     ],
     refused: &[("limits", LATER), ("weight", LATER)],
+};
+
+/// `proxy` of an upstream, written as a section.
+pub const PROXY: Schema = Schema {
+    title: "a proxy",
+    keys: &[
+        key("url", Shape::Text, "\"http://proxy.example:3128\""),
+        key("username_env", Shape::Text, "\"PROXY_USER\""),
+        key("password_env", Shape::Text, "\"PROXY_PASSWORD\""),
+    ],
+    refused: &[
+        ("username", "is not a key: write the name of a variable as `username_env`"),
+        ("password", "would hold a secret: write the name of a variable as `password_env`"),
+        ("no_proxy", "is not a key: write `proxy = \"none\"` in each upstream that goes straight"),
+    ],
 };
 
 /// `[[model]]`.
@@ -205,6 +221,8 @@ pub const TIMEOUTS: Schema = Schema {
         key("idle", Shape::Text, "\"300s\""),
         key("write_stall", Shape::Text, "\"60s\""),
         key("keep_alive", Shape::Text, "\"75s\""),
+        key("drain_grace", Shape::Text, "\"5s\""),
+        key("drain", Shape::Text, "\"300s\""),
     ],
     refused: &[],
 };

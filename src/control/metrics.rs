@@ -74,6 +74,23 @@ impl Scene<'_> {
         let idle = level(|c| c.idle.get());
         page.gauge("forebay_idle_upstream_connections", "Upstream connections that wait in the pools.", idle);
         page.counter("forebay_connections_total", "Client connections accepted.", self.sum(|c| &c.accepted));
+        page.counter(
+            "forebay_connections_handed_over_total",
+            "Client connections that a busy core handed on.",
+            self.sum(|c| &c.handed_over),
+        );
+        page.family("forebay_worker_connections", "gauge", "Client connections open, by core.");
+        for (worker, core) in self.telemetry.cores.iter().enumerate() {
+            page.sample(
+                "forebay_worker_connections",
+                &[("worker", &worker.to_string())],
+                core.counters.connections.get(),
+            );
+        }
+        page.family("forebay_worker_streams", "gauge", "Answers that are streaming, by core.");
+        for (worker, core) in self.telemetry.cores.iter().enumerate() {
+            page.sample("forebay_worker_streams", &[("worker", &worker.to_string())], core.counters.streams.get());
+        }
         page.gauge("forebay_connections", "Client connections open.", level(|c| c.connections.get()));
         page.gauge("forebay_exchanges_in_flight", "Exchanges in flight.", level(|c| c.exchanges.get()));
         page.gauge("forebay_streams", "Answers that are streaming.", level(|c| c.streams.get()));

@@ -7,10 +7,12 @@ pub mod health;
 pub mod line;
 pub mod metrics;
 pub mod models;
+pub mod probe;
 pub mod resolve;
 pub mod signals;
 pub mod sink;
 pub mod view;
+pub mod way;
 
 pub use line::Format;
 pub use signals::{Signals, Stop};

@@ -4,6 +4,7 @@ use super::sink::tests::Kept;
 use super::*;
 use crate::{
     base::{Span, UpstreamSlot, Wall},
+    net::Guard,
     table::{Bounds, Credential, Digests, LogFormat, Org, Patience, Provider, RuntimeSettings, SecretLine, Upstream},
     telemetry::{Record, RequestId},
 };
@@ -25,6 +26,8 @@ pub fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         host_header: format!("{host}:{port}"),
         credentials: Vec::new(),
         extra_ca: Vec::new(),
+        via: None,
+        guard: Guard::Inside,
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::{
     base::UpstreamSlot,
     control::line::rfc3339,
+    net::Guard,
     table::{Access, Caller, Hosts, Listener, Model, Table, Upstream, live::Live},
 };
 use serde_json::{Value, json};
@@ -59,6 +60,8 @@ fn upstream(upstream: &Upstream, slot: UpstreamSlot, live: &Live) -> Value {
         "base_path": upstream.base_path,
         "credentials": upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>(),
         "extra_ca": upstream.extra_ca.len(),
+        "proxy": upstream.via.as_ref().map(|via| via.name()),
+        "private_addresses": upstream.guard == Guard::Inside,
         "addresses": live.addresses_of(slot).iter().map(ToString::to_string).collect::<Vec<_>>(),
         "resolved_at": addresses.and_then(|a| a.resolved_at).map(rfc3339),
         "address_error": live.address_error(slot),
@@ -118,6 +121,8 @@ fn patience(table: &Table) -> Value {
         "idle_ms": patience.idle.as_ms(),
         "write_stall_ms": patience.write_stall.as_ms(),
         "keep_alive_ms": patience.keep_alive.as_ms(),
+        "drain_grace_ms": patience.drain_grace.as_ms(),
+        "drain_ms": patience.drain.as_ms(),
     })
 }
 

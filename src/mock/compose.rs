@@ -101,8 +101,7 @@ fn blocks(ask: &Ask<'_>, rng: &mut Rng) -> Vec<Block> {
     if sized && !said.iter().any(|part| matches!(part, Said::Text(_))) {
         made.push(Block::Text(Text::new("SIM-OK".to_owned(), behaviour)));
     }
-    let mut plain = Behaviour::default();
-    plain.event_bytes = behaviour.event_bytes;
+    let plain = Behaviour { event_bytes: behaviour.event_bytes, ..Behaviour::default() };
     let mut first = true;
     for part in said {
         made.push(match part {

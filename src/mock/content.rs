@@ -28,22 +28,27 @@ pub(super) struct Turn {
 pub(super) fn read(body: &Value) -> Turn {
     let mut turn = Turn::default();
     let messages = body.get("messages").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut results = Vec::new();
+    let (mut results, mut noticed) = (Vec::new(), Vec::new());
     for message in messages.iter().filter(|message| message.get("role").and_then(Value::as_str) == Some("user")) {
         let content = message.get("content").unwrap_or(&Value::Null);
         let prompt = prompt_of(content);
         let answers: Vec<String> = blocks(content).filter(|block| is(block, "tool_result")).map(result_text).collect();
         let (directives, plain) = scan(&prompt);
-        if answers.is_empty() || !directives.is_empty() {
+        let notices = notices(content);
+        if !directives.is_empty() || (answers.is_empty() && !plain.trim().is_empty()) {
             (turn.prompt, turn.directives, turn.answered) = (plain, directives, 0);
             results.clear();
-        } else {
+            noticed.clear();
+        } else if !answers.is_empty() || !notices.is_empty() {
             turn.answered += 1;
             results.extend(answers);
+            noticed.extend(notices);
         }
         turn.image = images(content).last().or(turn.image.take());
     }
-    turn.results = quote(&results.join(" | "), QUOTE_BYTES_MAX).to_owned();
+    // What came of a background task replaces the receipt that its start was answered with.
+    let results = if noticed.is_empty() { results } else { noticed };
+    quote(&results.join(" | "), QUOTE_BYTES_MAX).clone_into(&mut turn.results);
     turn.compaction = is_compaction(&turn.prompt);
     turn
 }
@@ -105,6 +110,14 @@ fn without_reminders(text: &str) -> String {
     kept
 }
 
+/// Results of background tasks (Claude Code's subagents): they come in reminders, as `<task-notification>`.
+fn notices(content: &Value) -> Vec<String> {
+    let texts = blocks(content).filter_map(text_of).chain(content.as_str());
+    let each = texts.flat_map(|text| text.split("<task-notification>").skip(1));
+    let result = |notice: &str| Some(notice.split_once("<result>")?.1.split_once("</result>")?.0.to_owned());
+    each.filter_map(result).collect()
+}
+
 /// What one tool result says; images by media type and size.
 fn result_text(result: &Value) -> String {
     let content = result.get("content").unwrap_or(&Value::Null);
@@ -156,6 +169,19 @@ mod tests {
         assert_eq!((turn.prompt.as_str(), turn.answered), ("new", 1));
         assert_eq!(turn.results, "fresh [[sim:401]]");
         assert!(turn.directives.is_empty(), "{:?}", turn.directives);
+    }
+
+    #[test]
+    fn a_background_task_answers_in_a_reminder() {
+        let notice = "<system-reminder><task-notification><task-id>1</task-id><result>found it</result></task-notification>\
+                      </system-reminder>";
+        let body = json!({"messages": [
+            {"role": "user", "content": "ask one [[sim:call=Agent:{}]]"},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "launched"}]},
+            {"role": "user", "content": [{"type": "text", "text": "<system-reminder>used: Read</system-reminder>"}]},
+            {"role": "user", "content": [{"type": "text", "text": notice}]}]});
+        let turn = read(&body);
+        assert_eq!((turn.answered, turn.results.as_str(), turn.directives.len()), (2, "found it", 1));
     }
 
     #[test]

@@ -284,7 +284,7 @@ impl Events {
             let _ = write!(out, ",\"index\":{index},\"content_block\":");
             match block {
                 Block::Thinking { .. } => {
-                    out.extend_from_slice(br#"{"type":"thinking","thinking":"","signature":""}}"#)
+                    out.extend_from_slice(br#"{"type":"thinking","thinking":"","signature":""}}"#);
                 }
                 Block::Text(_) => out.extend_from_slice(br#"{"type":"text","text":""}}"#),
                 Block::Tool { id, name, .. } => {

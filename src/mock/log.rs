@@ -132,7 +132,9 @@ impl UsageLog {
             if let Some(row) = row {
                 row.output_tokens += output;
             }
-            totals.iter_mut().for_each(|totals| totals.output_tokens += output);
+            for totals in totals {
+                totals.output_tokens += output;
+            }
         });
     }
 
@@ -184,7 +186,7 @@ impl UsageLog {
     fn totals(&mut self, credential: &str, class: &str) -> [&mut Totals; 2] {
         let mut key = key(credential, class);
         if self.each.len() >= SUMS_MAX && !self.each.contains_key(&key) {
-            key = "(more)".to_owned();
+            "(more)".clone_into(&mut key);
         }
         [&mut self.all, self.each.entry(key).or_default()]
     }

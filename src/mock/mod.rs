@@ -12,6 +12,7 @@ mod directive;
 mod engine;
 mod estimate;
 mod events;
+mod generation;
 mod head;
 mod limits;
 mod log;

@@ -205,7 +205,7 @@ impl<R: Runtime> Connection<R> {
                 }
             };
             if !stays {
-                self.engine.borrow_mut().abort(script, self.rt.now());
+                self.engine.borrow_mut().abort(&mut script, self.rt.now());
                 break false;
             }
         };

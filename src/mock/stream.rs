@@ -139,7 +139,7 @@ impl Flow {
     fn hold(&mut self, mark: Mark, now: Mono) -> Option<Span> {
         if let Some(until) = self.stalled_until {
             if now < until {
-                return self.stalled(until, now);
+                return Some(self.stalled(until, now));
             }
             self.stalled_until = None;
             self.due = self.due.map(|due| due.max(now));
@@ -151,15 +151,15 @@ impl Flow {
         Some(due.since(now)).filter(|wait| *wait > Span::ZERO)
     }
 
-    fn stalled(&mut self, until: Mono, now: Mono) -> Option<Span> {
+    fn stalled(&mut self, until: Mono, now: Mono) -> Span {
         if self.stall_ping == Span::ZERO {
-            return Some(until.since(now));
+            return until.since(now);
         }
         if now >= self.ping_at {
             self.ping_at = now.after(self.stall_ping);
             self.events.write_ping(&mut self.payload);
         }
-        Some(until.min(self.ping_at).since(now))
+        until.min(self.ping_at).since(now)
     }
 
     fn send(&mut self, mark: Mark, now: Mono) {

@@ -42,7 +42,11 @@ struct Slot {
 }
 
 /// The consumer's end.
-pub struct Inbox(Rc<Slot>);
+pub struct Inbox {
+    slot: Rc<Slot>,
+    /// What was read and not used; comes first again.
+    returned: Option<Segment>,
+}
 
 /// The reader task's end.
 pub struct Feeder(Rc<Slot>);
@@ -51,7 +55,7 @@ pub struct Feeder(Rc<Slot>);
 pub fn inbox() -> (Inbox, Feeder) {
     let slot = Rc::new(Slot::default());
     slot.read_bytes.set(READ_BYTES_MIN);
-    (Inbox(Rc::clone(&slot)), Feeder(slot))
+    (Inbox { slot: Rc::clone(&slot), returned: None }, Feeder(slot))
 }
 
 impl Inbox {
@@ -62,17 +66,20 @@ impl Inbox {
 
     /// The next read, for a hand-written `select`.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
-        if let Some(segment) = self.0.data.borrow_mut().take() {
-            if let Some(reader) = self.0.reader.take() {
+        if let Some(segment) = self.returned.take() {
+            return Poll::Ready(Read::Data(segment));
+        }
+        if let Some(segment) = self.slot.data.borrow_mut().take() {
+            if let Some(reader) = self.slot.reader.take() {
                 reader.wake();
             }
             return Poll::Ready(Read::Data(segment));
         }
-        match self.0.ending.get() {
+        match self.slot.ending.get() {
             Some(Ending::End) => Poll::Ready(Read::End),
             Some(Ending::Failed(kind)) => Poll::Ready(Read::Failed(kind)),
             None => {
-                self.0.consumer.set(Some(cx.waker().clone()));
+                self.slot.consumer.set(Some(cx.waker().clone()));
                 Poll::Pending
             }
         }
@@ -80,28 +87,34 @@ impl Inbox {
 
     /// Ready once the peer has finished or the connection is broken, whatever still waits in the slot.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.0.ending.get().is_some() {
+        if self.slot.ending.get().is_some() {
             return Poll::Ready(());
         }
-        self.0.consumer.set(Some(cx.waker().clone()));
+        self.slot.consumer.set(Some(cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// Puts bytes back that `next` gave and that belong to whoever reads next; in place of any that were put back and
+    /// not taken.
+    pub fn give_back(&mut self, segment: Segment) {
+        self.returned = Some(segment);
     }
 
     /// Whether bytes, an end or a failure can be had without waiting.
     pub fn is_ready(&self) -> bool {
-        self.0.data.borrow().is_some() || self.0.ending.get().is_some()
+        self.returned.is_some() || self.slot.data.borrow().is_some() || self.slot.ending.get().is_some()
     }
 
     /// Says that about `bytes` more are coming, so that the next reads are as large; a hint, clamped to the bounds.
     pub fn expect(&mut self, bytes: usize) {
-        self.0.read_bytes.set(bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX));
+        self.slot.read_bytes.set(bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX));
     }
 }
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.0.abandoned.set(true);
-        if let Some(reader) = self.0.reader.take() {
+        self.slot.abandoned.set(true);
+        if let Some(reader) = self.slot.reader.take() {
             reader.wake();
         }
     }
@@ -178,6 +191,19 @@ mod tests {
         assert!(feeder.deliver(Read::Data(Segment::copy_of(b"abc"))));
         let Poll::Ready(Read::Data(segment)) = inbox.poll_next(&mut cx()) else { panic!("data") };
         assert_eq!(segment.live(), b"abc");
+    }
+
+    #[test]
+    fn what_is_given_back_comes_first() {
+        let (mut inbox, feeder) = inbox();
+        inbox.give_back(Segment::copy_of(b"abc"));
+        feeder.deliver(Read::Data(Segment::copy_of(b"def")));
+        assert!(inbox.is_ready());
+        for expected in [b"abc", b"def"] {
+            let Poll::Ready(Read::Data(segment)) = inbox.poll_next(&mut cx()) else { panic!("data") };
+            assert_eq!(segment.live(), expected);
+        }
+        assert!(inbox.poll_next(&mut cx()).is_pending());
     }
 
     #[test]

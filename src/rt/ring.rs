@@ -16,15 +16,15 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 /// Submission-queue entries: enough that a busy loop turn never overflows the completion queue (twice as long).
@@ -87,7 +87,6 @@ impl Ring {
         panics: Arc<AtomicU64>,
         work: impl FnOnce(Ring, Driver) -> F,
     ) -> io::Result<F::Output> {
-        epoch();
         let ring = Ring { panics };
         if !force_epoll && monoio::utils::detect_uring() {
             for driver in [Driver::RingDeferred, Driver::RingCooperative, Driver::RingPlain] {
@@ -115,6 +114,16 @@ impl Ring {
         Ok(Listener { listener, ring: self.clone() })
     }
 
+    /// Takes over a connection that was accepted on another core.
+    ///
+    /// # Errors
+    /// When the peer has left already, or the descriptor cannot be registered with the event loop.
+    pub fn adopt(&self, stream: std::net::TcpStream) -> io::Result<Socket<RingOutbox>> {
+        let peer = stream.peer_addr()?;
+        stream.set_nonblocking(true)?;
+        Ok(self.socket(TcpStream::from_std(stream)?, peer))
+    }
+
     fn socket(&self, stream: TcpStream, peer: SocketAddr) -> Socket<RingOutbox> {
         // Without it, every small event would wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
@@ -137,14 +146,38 @@ impl Listener {
     ///
     /// # Errors
     /// Those of accept(2); `InvalidInput` after `ListenerCloser::close`.
-    pub async fn accept(&self) -> io::Result<Socket<RingOutbox>> {
+    pub async fn accept(&self) -> io::Result<Accepted> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok(self.ring.socket(stream, peer))
+        Ok(Accepted { stream, peer, ring: self.ring.clone() })
     }
 
     /// The handle that makes a waiting `accept` return.
     pub fn closer(&self) -> ListenerCloser {
         ListenerCloser(self.listener.as_raw_fd())
+    }
+}
+
+/// A connection that nobody has read from yet.
+pub struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    ring: Ring,
+}
+
+impl Accepted {
+    /// Stays on this core.
+    pub fn stay(self) -> Socket<RingOutbox> {
+        self.ring.socket(self.stream, self.peer)
+    }
+
+    /// Leaves this core, for another one's `Ring::adopt`.
+    ///
+    /// # Errors
+    /// When there is no descriptor left to carry it.
+    pub fn leave(&self) -> io::Result<std::net::TcpStream> {
+        // SAFETY: `stream` keeps the descriptor open while it is borrowed here.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) };
+        Ok(fd.try_clone_to_owned()?.into())
     }
 }
 
@@ -169,15 +202,13 @@ fn flags(driver: Driver) -> io_uring::Builder {
     builder
 }
 
-/// The process's zero of monotonic time; all cores share it.
-fn epoch() -> Instant {
-    static EPOCH: OnceLock<Instant> = OnceLock::new();
-    *EPOCH.get_or_init(Instant::now)
-}
-
-/// The monotonic clock, for threads that have no `Ring`.
+/// The monotonic clock, for threads that have no `Ring`. The same on every core and in every process of the machine, so
+/// that a simulated provider's time stamps can be read by a load generator.
 pub fn mono() -> Mono {
-    Mono(u64::try_from(epoch().elapsed().as_nanos()).unwrap_or(u64::MAX))
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` lives through the call, which writes nothing else.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    Mono((time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64))
 }
 
 /// The wall clock, for threads that have no `Ring`.
@@ -291,6 +322,10 @@ impl Outbox for RingOutbox {
 
 impl Drop for RingOutbox {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What was being written is not whole, and a close would look as if it were.
+            self.abort();
+        }
         // The reader task still holds the descriptor: its read must return for the connection to close.
         // SAFETY: `write` keeps the descriptor open; shutdown(2) touches no memory.
         unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
@@ -344,7 +379,7 @@ mod tests {
             Ring::run(force_epoll, Arc::default(), |ring, driver| {
                 let serve = &serve;
                 assert_eq!(driver == Driver::Epoll, force_epoll || !ring_available());
-                async move { serve(ring.listen(listener).unwrap().accept().await.unwrap()).await }
+                async move { serve(ring.listen(listener).unwrap().accept().await.unwrap().stay()).await }
             })
             .unwrap();
             thread.join().unwrap();

@@ -16,7 +16,7 @@ use crate::{
     base::{Failure, Kind, Mono, Span, UpstreamSlot, bounds::INTERIM_ANSWERS_MAX},
     net::{Conn, DialError, dial},
     rt::{Outbox, Read, Runtime, Segment},
-    table::{Table, Upstream},
+    table::{Table, Upstream, live::Live},
     telemetry::Text,
     wire::{RequestHead, ResponseHead},
 };
@@ -113,7 +113,9 @@ pub async fn attempt<R: Runtime>(
     story.record.upstream_slot = Some(order.slot);
     story.record.credential = order.upstream.credentials.first().map(|credential| Arc::clone(&credential.name));
     let counters = shard.core.counters.upstream(order.slot);
-    let pooled = shard.pool.borrow_mut().take(order.slot, shard.rt.now());
+    let live = shard.live();
+    let pooled = shard.pool.borrow_mut().take(order.slot, live.addresses_of(order.slot), shard.rt.now());
+    drop(live);
     if let Some((conn, opened)) = pooled {
         counters.reuses.add(1);
         match on_connection(shard, client, order, body, story, conn, opened).await {
@@ -140,7 +142,8 @@ async fn connect<R: Runtime>(
     let (live, started) = (shard.live(), shard.rt.now());
     let endpoint = shard.endpoint(&story.table, order.slot);
     let addresses = live.addresses_of(order.slot);
-    let dialling = dial(&shard.rt, &endpoint, addresses);
+    // On the heap: it is as large as the rest of the exchange, and most exchanges reuse a connection.
+    let dialling = Box::pin(dial(&shard.rt, &endpoint, addresses));
     let until = started.after(story.table.patience.first_byte);
     let result = match watched(&shard.rt, &mut client.inbound, until, dialling).await {
         Watched::Done(result) => result,
@@ -156,8 +159,7 @@ async fn connect<R: Runtime>(
         }
         Err(error) => {
             counters.connect_failures.add(1);
-            let detail = live.address_error(order.slot).unwrap_or(&error.detail);
-            Err(Stop::Failed(failed(order, error.kind, &format!("cannot be reached ({detail})"))))
+            Err(Stop::Failed(unreachable(order, &live, error)))
         }
     }
 }
@@ -336,6 +338,25 @@ fn answered<R: Runtime>(
     let rest = (!held.is_empty()).then(|| std::mem::take(held));
     let now = shard.rt.now();
     Answered { conn, slot: order.slot, opened: now, head, bytes, rest, arrived: now, request_sent: false }
+}
+
+/// Why there is no connection. When no address is known, the resolver knows why.
+fn unreachable(order: &Order<'_>, live: &Live, error: DialError) -> Failure {
+    let DialError { mut kind, mut detail } = error;
+    if let (Kind::NameUnresolved, Some(told)) = (kind, live.address_error(order.slot)) {
+        told.clone_into(&mut detail);
+        if live.is_refused(order.slot) {
+            kind = Kind::AddressRefused;
+        }
+    }
+    let what = format!("cannot be reached ({detail})");
+    match kind {
+        // Neither goes away by itself.
+        Kind::AddressRefused | Kind::ProxyRefused => {
+            Failure::new(kind, format!("the upstream {} {what}. Tell the operator.", order.upstream.name))
+        }
+        kind => failed(order, kind, &what),
+    }
 }
 
 fn failed(order: &Order<'_>, kind: Kind, what: &str) -> Failure {

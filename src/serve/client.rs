@@ -1,16 +1,21 @@
 //! The client's side of a connection: its head, the bytes that came with it, and how to take leave.
 
+use super::drain::Drain;
 use crate::{
     base::{
-        Failure, Kind, Mono,
+        Failure, Kind, Mono, Span,
         bounds::{HEAD_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MAX, READ_BYTES_MIN},
     },
     net::{Conn, Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment, deadline},
-    table::Patience,
     wire::{HeadError, RequestHead},
 };
-use std::net::SocketAddr;
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    task::Poll,
+};
 
 /// A client's connection, between and during exchanges.
 pub struct Client<O: Outbox> {
@@ -51,37 +56,44 @@ impl<O: Outbox> Client<O> {
         }
     }
 
-    /// Waits for the next head: at most `keep_alive` for its first byte, then `head` for the rest.
-    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, patience: &Patience) -> Arrived {
+    /// Waits for the next head: at most `keep_alive` for its first byte, and not at all once the core goes down; then
+    /// `patience` for the rest.
+    pub async fn read_head<R: Runtime<Outbox = O>>(
+        &mut self,
+        rt: &R,
+        drain: &Drain,
+        keep_alive: Span,
+        patience: Span,
+    ) -> Arrived {
         self.head.reset();
         // While a client says nothing, only the standing read holds a buffer for it.
         self.head_bytes = Segment::none();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
-        let mut until = rt.now().after(if bytes.is_some() { patience.head } else { patience.keep_alive });
+        let mut until = rt.now().after(if bytes.is_some() { patience } else { keep_alive });
         loop {
             if let Some(bytes) = &mut bytes {
                 match self.head.parse(bytes.live()) {
                     Ok(Some(length)) => return self.split_head(bytes, length),
                     Ok(None) => {}
-                    Err(error) => return Arrived::Refused(refusal(&error)),
+                    Err(error) => return self.refused(bytes, refusal(&error)),
                 }
             }
-            match deadline(rt, until, self.inbound.next()).await {
+            let idle = bytes.is_none();
+            let read = {
+                // Pinned here, or `deadline` would hold room for it twice.
+                let next = pin!(next_unless(&mut self.inbound, idle.then_some(drain)));
+                deadline(rt, until, next).await
+            };
+            match read {
                 Some(Read::Data(more)) => {
                     if bytes.is_none() {
-                        until = rt.now().after(patience.head);
+                        until = rt.now().after(patience);
                     }
                     bytes = Some(joined(bytes, more));
                 }
-                None if bytes.is_some() => {
-                    let text = format!(
-                        "the request's head did not arrive within {} s. Send it again.",
-                        patience.head.as_ms() / 1000
-                    );
-                    return Arrived::Refused(Failure::new(Kind::RequestTimeout, text));
-                }
-                Some(Read::End | Read::Failed(_)) | None => return Arrived::Nothing,
+                Some(Read::End | Read::Failed(_)) => return Arrived::Nothing,
+                None => return self.late(bytes, patience),
             }
         }
     }
@@ -94,6 +106,20 @@ impl<O: Outbox> Client<O> {
             self.unread = Some(std::mem::take(bytes));
         }
         Arrived::Head
+    }
+
+    /// Time is up; an idle connection owes nothing.
+    fn late(&mut self, bytes: Option<Segment>, patience: Span) -> Arrived {
+        let Some(mut bytes) = bytes else { return Arrived::Nothing };
+        let text = format!("the request's head did not arrive within {} s. Send it again.", patience.as_ms() / 1000);
+        self.refused(&mut bytes, Failure::new(Kind::RequestTimeout, text))
+    }
+
+    /// Keeps what came of the head: the parts of `head` that were found before it was refused are parts of these bytes,
+    /// not of the head before.
+    fn refused(&mut self, bytes: &mut Segment, failure: Failure) -> Arrived {
+        self.head_bytes = std::mem::take(bytes);
+        Arrived::Refused(failure)
     }
 
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
@@ -110,6 +136,16 @@ impl<O: Outbox> Client<O> {
             }
         }
     }
+}
+
+/// The next read; an end, if the core goes down first.
+async fn next_unless(inbound: &mut Inbound, drain: Option<&Drain>) -> Read {
+    let mut closing = pin!(drain.map(Drain::closing));
+    poll_fn(|cx| match (inbound.poll_next(cx), closing.as_mut().as_pin_mut()) {
+        (Poll::Pending, Some(closing)) => closing.poll(cx).map(|()| Read::End),
+        (read, _) => read,
+    })
+    .await
 }
 
 /// `more` behind `bytes`, in one buffer.

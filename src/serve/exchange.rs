@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     auth,
-    base::{CallerSlot, Failure, Kind, Mono, Origin, UpstreamSlot},
+    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, UpstreamSlot},
     rt::{Outbox, Runtime},
     table::Table,
-    telemetry::{Client as ClientName, Ending, Record, RequestId, Text},
+    telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
     wire::Framing,
 };
 use std::sync::Arc;
@@ -58,12 +58,14 @@ pub struct Story {
     pub started: Mono,
     /// What the log will tell.
     pub record: Record,
+    /// Where the record goes; `None` once it has gone there.
+    core: Option<Arc<Core>>,
 }
 
 /// One exchange. Its record is finished on every way out.
 pub async fn exchange<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbox>, listener: usize) -> After {
     let mut story = Story::begin(shard, client);
-    shard.core.counters.exchanges.add(1);
+    let in_flight = shard.core.counters.exchanges.hold();
     let after = match tell(shard, client, listener, &mut story).await {
         Ok(after) => after,
         Err(Stop::ClientGone) => {
@@ -81,7 +83,7 @@ pub async fn exchange<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbo
             }
         }
     };
-    shard.core.counters.exchanges.sub(1);
+    drop(in_flight);
     story.end(shard);
     after
 }
@@ -232,7 +234,7 @@ impl Story {
         record.method = Text::new(client.head.method.of(bytes));
         record.path = Text::new(client.head.path(bytes));
         record.client = ClientName::of(client.head.field(bytes, "user-agent").unwrap_or_default());
-        Story { table, started, record }
+        Story { table, started, record, core: Some(Arc::clone(&shard.core)) }
     }
 
     /// Whether the connection may carry another exchange after this one.
@@ -265,7 +267,13 @@ impl Story {
     /// The end: the record goes to the counters and to the log.
     pub fn end<R: Runtime>(mut self, shard: &Shard<R>) {
         self.record.duration_us = shard.rt.now().since(self.started).as_us();
-        shard.core.finish(self.record);
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        if let Some(core) = self.core.take() {
+            core.finish(self.record.clone());
+        }
     }
 
     fn called_by(&mut self, table: &Table, caller: CallerSlot) {
@@ -276,5 +284,18 @@ impl Story {
     fn has_body(&mut self, body: &Body, now: Mono) {
         self.record.bytes_in = body.bytes;
         self.record.body_us = now.since(self.started).as_us();
+    }
+}
+
+impl Drop for Story {
+    /// Without an end there was a panic; the log tells of that exchange too.
+    fn drop(&mut self) {
+        if self.core.is_some() {
+            self.refuse(&Failure::new(Kind::Internal, ""));
+            if self.record.status == 0 {
+                self.record.status = Kind::Internal.status(Dialect::Anthropic);
+            }
+            self.finish();
+        }
     }
 }

@@ -121,7 +121,8 @@ pub fn body_size(head: &RequestHead, max: u64) -> Result<u64, Failure> {
 
 /// The refusal of a body over `max` bytes.
 pub fn too_large(max: u64) -> Failure {
-    let text = format!("the request is larger than {} MiB. Start a new conversation or compact this one.", max >> 20);
+    let (size, unit) = if max >= 1 << 20 { (max >> 20, "MiB") } else { (max, "bytes") };
+    let text = format!("the request is larger than {size} {unit}. Start a new conversation or compact this one.");
     Failure::new(Kind::BodyTooLarge, text)
 }
 

@@ -1,5 +1,6 @@
 //! All that one core owns, and the few things it shares with the others through atomics.
 
+use super::drain::Drain;
 use crate::{
     base::{Rng, UpstreamSlot},
     net::{Endpoint, Pool, Tls},
@@ -41,6 +42,8 @@ pub struct Shard<R: Runtime> {
     pub core: Arc<Core>,
     /// Idle upstream connections.
     pub pool: RefCell<Pool<R::Outbox>>,
+    /// How far it has come on its way down.
+    pub drain: Drain,
     /// For request ids and jitter.
     pub rng: RefCell<Rng>,
     shared: Shared,
@@ -56,6 +59,7 @@ impl<R: Runtime> Shard<R> {
             worker,
             core,
             pool: RefCell::default(),
+            drain: Drain::default(),
             rng: RefCell::new(Rng(seed)),
             table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
             live: RefCell::new(Cache::new(Arc::clone(&shared.live))),
@@ -80,7 +84,10 @@ impl<R: Runtime> Shard<R> {
 
     /// How to connect to an upstream of `table`.
     pub fn endpoint(&self, table: &Table, upstream: UpstreamSlot) -> Endpoint {
+        let way = table.upstream(upstream);
         Endpoint {
+            via: way.and_then(|upstream| upstream.via.clone()),
+            guard: way.map(|upstream| upstream.guard).unwrap_or_default(),
             tls: self.shared.tls.get(upstream.index()).cloned().flatten(),
             connect: table.patience.connect,
             handshake: table.patience.tls,

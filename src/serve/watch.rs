@@ -1,5 +1,6 @@
 //! Waiting on several things at once, without losing any of them.
 
+use super::{drain::Stage, shard::Shard};
 use crate::{
     base::{Mono, Span},
     net::Inbound,
@@ -79,10 +80,10 @@ impl<'a, F: Future<Output = ()>> Ticker<'a, F> {
         Ticker { timer, make }
     }
 
-    /// Runs `work` while watching the client, until about `until`.
+    /// Runs `work` while watching the client, until about `until` or until the core's time is up.
     pub async fn watch<R: Runtime, T>(
         &mut self,
-        rt: &R,
+        shard: &Shard<R>,
         client: &mut Inbound,
         until: Mono,
         work: impl Future<Output = T>,
@@ -98,9 +99,11 @@ impl<'a, F: Future<Output = ()>> Ticker<'a, F> {
             loop {
                 match self.timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
                     Some(Poll::Pending) => return Poll::Pending,
-                    Some(Poll::Ready(())) if rt.now() >= until => return Poll::Ready(Watched::TimeUp),
+                    Some(Poll::Ready(())) if shard.rt.now() >= until || shard.drain.stage() == Stage::Ending => {
+                        return Poll::Ready(Watched::TimeUp);
+                    }
                     _ => {
-                        let next = rt.now().after(TICK).min(until);
+                        let next = shard.rt.now().after(TICK).min(until);
                         self.timer.set(Some((self.make)(next)));
                     }
                 }

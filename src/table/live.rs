@@ -39,6 +39,11 @@ impl Live {
         self.addresses.get(slot.index()).map_or(&[], |addresses| &addresses.known)
     }
 
+    /// Whether the upstream's name leads only to addresses that are not connected to.
+    pub fn is_refused(&self, slot: UpstreamSlot) -> bool {
+        self.addresses.get(slot.index()).is_some_and(|addresses| addresses.refused)
+    }
+
     /// Why an upstream's name has no address, if the last look-up failed.
     pub fn address_error(&self, slot: UpstreamSlot) -> Option<&str> {
         self.addresses.get(slot.index())?.error.as_deref()
@@ -59,11 +64,13 @@ pub struct Addresses {
     pub resolved_at: Option<Wall>,
     /// What the last look-up said when it failed.
     pub error: Option<Arc<str>>,
+    /// The last look-up found addresses, and the guard lets none of them through.
+    pub refused: bool,
 }
 
 impl Default for Addresses {
     fn default() -> Addresses {
-        Addresses { known: Arc::new([]), resolved_at: None, error: None }
+        Addresses { known: Arc::new([]), resolved_at: None, error: None, refused: false }
     }
 }
 

@@ -63,9 +63,25 @@ impl Gauge {
         self.add(n.wrapping_neg());
     }
 
+    /// Raises the level by one for as long as what this returns lives, also when a panic ends that. Only the owner may.
+    #[must_use]
+    pub fn hold(&self) -> Held<'_> {
+        self.add(1);
+        Held(self)
+    }
+
     /// The level now.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// One of what a gauge counts.
+pub struct Held<'a>(&'a Gauge);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.sub(1);
     }
 }
 
@@ -96,6 +112,8 @@ pub struct UpstreamCounters {
 pub struct Counters {
     /// Client connections accepted.
     pub accepted: Counter,
+    /// Of those, handed on to a less busy core.
+    pub handed_over: Counter,
     /// Client connections open.
     pub connections: Gauge,
     /// Exchanges in flight.
@@ -137,6 +155,7 @@ impl Counters {
         Counters {
             idle: Gauge::new(),
             accepted: Counter::new(),
+            handed_over: Counter::new(),
             connections: Gauge::new(),
             exchanges: Gauge::new(),
             streams: Gauge::new(),

@@ -1,18 +1,20 @@
 //! One core's loop: accept, serve, keep house. Nothing in it waits for another core.
 
 mod cpus;
+mod mesh;
 
 pub use cpus::{Cpus, usable};
+pub use mesh::{Mesh, Parcel};
 
 use crate::{
     base::Span,
     net::Conn,
     rt::{
-        Runtime,
-        ring::{Driver, Listener, ListenerCloser, Ring, pin_to},
+        Runtime, Socket,
+        ring::{Driver, Listener, ListenerCloser, Ring, RingOutbox, pin_to},
     },
-    serve::{self, Shard, shard::Shared},
-    telemetry::Core,
+    serve::{self, Shard, drain::Stage, shard::Shared},
+    telemetry::{Core, Counters},
 };
 use std::{
     io,
@@ -26,8 +28,8 @@ use std::{
 
 /// How often a worker looks at flags, reports that it lives, and sweeps its pool.
 const HOUSEKEEPING: Span = Span::from_ms(100);
-/// How long exchanges in flight may go on once the process drains.
-const DRAIN_MAX: Span = Span::from_secs(30);
+/// How long broken streams, and clients that still read, may take at the very end.
+const ENDING_MAX: Span = Span::from_secs(5);
 /// How long to wait when accept(2) fails, for want of descriptors above all.
 const ACCEPT_PAUSE: Span = Span::from_ms(50);
 
@@ -37,6 +39,8 @@ pub struct Assignment {
     pub worker: u16,
     /// The CPU to stay on; `None` leaves that to the kernel.
     pub cpu: Option<usize>,
+    /// The way to the other workers.
+    pub mesh: Mesh,
     /// Its own listening sockets, in the table's order.
     pub listeners: Vec<TcpListener>,
     /// Never use the ring.
@@ -63,15 +67,16 @@ pub fn run(assignment: Assignment) -> io::Result<()> {
 }
 
 async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<AtomicU64>) -> io::Result<()> {
-    let Assignment { worker, listeners, force_epoll, core, shared, seed, .. } = assignment;
+    let Assignment { worker, mesh, listeners, force_epoll, core, shared, seed, .. } = assignment;
     core.set_driver(driver.slug(), driver.reason(force_epoll));
     let shard = Rc::new(Shard::new(ring.clone(), worker, Arc::clone(&core), shared, seed));
     let mut closers = Vec::new();
     for (number, listener) in listeners.into_iter().enumerate() {
         let listener = ring.listen(listener)?;
         closers.push(listener.closer());
-        ring.spawn(accept(Rc::clone(&shard), listener, number));
+        ring.spawn(accept(Rc::clone(&shard), mesh.clone(), listener, number));
     }
+    ring.spawn(receive(Rc::clone(&shard), mesh));
     core.set_listening(true);
     let mut panics_seen = 0;
     while !shard.is_draining() {
@@ -82,50 +87,68 @@ async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<At
         core.counters.idle.set(shard.pool.borrow().len() as i64);
         ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
     }
+    let patience = shard.table().patience;
+    pass(&shard, patience.drain_grace, |_| true).await;
     core.set_listening(false);
     closers.iter().for_each(ListenerCloser::close);
-    let until = ring.now().after(DRAIN_MAX);
-    while core.counters.exchanges.get() > 0 && ring.now() < until {
-        core.beat();
-        ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
-    }
+    shard.drain.advance(Stage::Closing);
+    pass(&shard, patience.drain, |counters| counters.exchanges.get() > 0).await;
+    shard.drain.advance(Stage::Ending);
+    pass(&shard, ENDING_MAX, |counters| counters.connections.get() > 0).await;
     Ok(())
 }
 
-/// Accepts for ever; every connection is a task of its own, which a panic ends alone.
-async fn accept(shard: Rc<Shard<Ring>>, listener: Listener, number: usize) {
-    loop {
-        match listener.accept().await {
-            Ok(socket) => {
-                let (shard, conn) = (Rc::clone(&shard), Conn::plain(socket));
-                shard.clone().rt.spawn(async move {
-                    let _open = Open::new(&shard.core);
-                    if shard.core.counters.connections.get() > shard.table().bounds.connections_max as i64 {
-                        serve::connection::turn_away(&shard, conn).await;
-                    } else {
-                        serve::connection(shard, conn, number).await;
-                    }
-                });
-            }
-            Err(_) if shard.is_draining() => return,
-            Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
+/// Takes over what other cores hand on.
+async fn receive(shard: Rc<Shard<Ring>>, mesh: Mesh) {
+    while let Some(Parcel { stream, listener }) = mesh.receive(usize::from(shard.worker)).await {
+        if let Ok(socket) = shard.rt.adopt(stream) {
+            serve_socket(&shard, socket, listener);
         }
     }
 }
 
-/// Counts a connection for as long as its task lives, however that ends.
-struct Open(Arc<Core>);
+/// Every connection is a task of its own, which a panic ends alone.
+fn serve_socket(shard: &Rc<Shard<Ring>>, socket: Socket<RingOutbox>, listener: usize) {
+    let shard = Rc::clone(shard);
+    shard.clone().rt.spawn(async move {
+        let core = Arc::clone(&shard.core);
+        let _open = core.counters.connections.hold();
+        let conn = Conn::plain(socket);
+        if core.counters.connections.get() > shard.table().bounds.connections_max as i64 {
+            serve::connection::turn_away(&shard, conn).await;
+        } else {
+            serve::connection(shard, conn, listener).await;
+        }
+    });
+}
 
-impl Open {
-    fn new(core: &Arc<Core>) -> Open {
-        core.counters.accepted.add(1);
-        core.counters.connections.add(1);
-        Open(Arc::clone(core))
+/// Lets time pass, at most `span`, as long as `busy`.
+async fn pass(shard: &Shard<Ring>, span: Span, busy: impl Fn(&Counters) -> bool) {
+    let until = shard.rt.now().after(span);
+    while busy(&shard.core.counters) && shard.rt.now() < until {
+        shard.core.beat();
+        shard.rt.sleep_until(shard.rt.now().after(HOUSEKEEPING).min(until)).await;
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.counters.connections.sub(1);
+/// Accepts for ever, and keeps what no other core should have.
+async fn accept(shard: Rc<Shard<Ring>>, mesh: Mesh, listener: Listener, number: usize) {
+    let own = usize::from(shard.worker);
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => {
+                shard.core.counters.accepted.add(1);
+                let dice = shard.rng.borrow_mut().draw();
+                match mesh.better_than(own, dice).and_then(|to| Some((to, accepted.leave().ok()?))) {
+                    Some((to, stream)) => match mesh.send(to, Parcel { stream, listener: number }) {
+                        Ok(()) => shard.core.counters.handed_over.add(1),
+                        Err(_full) => serve_socket(&shard, accepted.stay(), number),
+                    },
+                    None => serve_socket(&shard, accepted.stay(), number),
+                }
+            }
+            Err(_) if shard.is_draining() => return,
+            Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
+        }
     }
 }

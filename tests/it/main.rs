@@ -7,7 +7,12 @@
 )]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod balance;
 mod configs;
+mod docs;
+mod doctor;
+mod drain;
+mod egress;
 mod exchange;
 mod requests;
 mod support;

@@ -81,7 +81,8 @@ fn a_refusal_in_the_middle_of_an_upload_can_be_read() {
             client.send(request("POST /v1/messages", &fields).as_bytes());
             let mut writer = client.0.try_clone().unwrap();
             // The client goes on sending, as clients do, and must not be met by a reset.
-            let sending = std::thread::spawn(move || (0..200).try_for_each(|_| writer.write_all(&[b'x'; 100_000])));
+            let sending =
+                std::thread::spawn(move || (0..200).try_for_each(|_| writer.write_all(&b"x".repeat(100_000))));
             let answer = client.read().unwrap();
             assert!(matches!(answer.status(), 401 | 413), "{}", answer.head);
             assert_eq!(answer.header("connection"), Some("close"));

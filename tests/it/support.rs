@@ -57,9 +57,19 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// An upstream for clients: forebay's own question for the list of models is answered outside the script.
     pub fn start<C: Read + Write + 'static>(
         wrap: impl Fn(TcpStream) -> C + Send + Sync + 'static,
         script: impl Fn(&Got, &mut C) -> bool + Send + Sync + 'static,
+    ) -> Upstream {
+        Upstream::scripted(wrap, script, false)
+    }
+
+    /// The same; `all` leaves every request to the script.
+    pub fn scripted<C: Read + Write + 'static>(
+        wrap: impl Fn(TcpStream) -> C + Send + Sync + 'static,
+        script: impl Fn(&Got, &mut C) -> bool + Send + Sync + 'static,
+        all: bool,
     ) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -72,8 +82,7 @@ impl Upstream {
                     stream.set_read_timeout(Some(STUCK)).unwrap();
                     let mut stream = wrap(stream);
                     while let Some((head, body)) = read_request(&mut stream) {
-                        // forebay itself asks for the list of models when it starts; the script is for clients.
-                        if head.starts_with("GET ") && head.contains("/v1/models") {
+                        if !all && head.starts_with("GET ") && head.contains("/v1/models") {
                             stream.write_all(answer("200 OK", "", "{\"data\":[]}").as_bytes()).unwrap();
                             continue;
                         }
@@ -203,6 +212,17 @@ impl Forebay {
         let mut line = String::new();
         self.log.read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
     }
 
     /// A document of the admin listener's.

@@ -52,6 +52,7 @@ const BANNED_MODULES: &[&str] = &["utils", "util", "common", "helpers", "helper"
 /// Crates that floors 0 to 6, the data path, may name. What is not here is for control, boot and cli.
 const DATA_PATH_CRATES: &[&str] = &[
     "arc_swap",
+    "atomic_waker",
     "aws_lc_rs",
     "bytes",
     "crc32fast",

@@ -3,6 +3,7 @@
 
 mod access;
 mod callers;
+pub(super) mod egress;
 mod models;
 mod places;
 mod settings;

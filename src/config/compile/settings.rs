@@ -83,6 +83,8 @@ fn slot<'p>(patience: &'p mut Patience, step: &str) -> Option<&'p mut Span> {
         "idle" => &mut patience.idle,
         "write_stall" => &mut patience.write_stall,
         "keep_alive" => &mut patience.keep_alive,
+        "drain_grace" => &mut patience.drain_grace,
+        "drain" => &mut patience.drain,
         _ => return None,
     })
 }

@@ -164,7 +164,7 @@ fn a_long_answer_is_made_as_it_leaves() {
             assert_eq!(world.engine.step(&mut script, world.now, &mut out), Step::Send);
             assert!(out.len() < 110_000 && out.capacity() < 400_000);
         }
-        world.engine.abort(script, world.now);
+        world.engine.abort(&mut script, world.now);
     }
 }
 

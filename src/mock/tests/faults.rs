@@ -172,7 +172,7 @@ fn a_client_that_leaves_is_booked_with_what_it_got() {
         assert_eq!(world.engine.step(&mut script, world.now, &mut out), Step::Send);
     }
     assert_eq!(world.engine.rows().last().unwrap().ending, Ending::Open);
-    world.engine.abort(script, world.now);
+    world.engine.abort(&mut script, world.now);
     let row = world.engine.rows().last().unwrap();
     assert_eq!((row.ending, row.output_tokens, row.admitted), (Ending::Aborted, 50, true));
 }

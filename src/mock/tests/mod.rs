@@ -140,7 +140,7 @@ impl Played {
         for event in self.events()? {
             machine.take(&event)?;
         }
-        if machine.state != State::End { Err(format!("ended in {:?}", machine.state)) } else { Ok(machine.message) }
+        if machine.state == State::End { Ok(machine.message) } else { Err(format!("ended in {:?}", machine.state)) }
     }
 
     fn text(&self) -> String {
@@ -179,7 +179,7 @@ impl Machine {
         let wrong = || Err(format!("{event} in {:?}", self.state));
         self.state = match (self.state, kind) {
             (state, "ping") if state != State::End => state,
-            (State::Fresh, "message_start") => {
+            (State::Fresh, "message_start") if event["message"]["usage"]["output_tokens"].as_u64() <= Some(1) => {
                 self.message = event["message"].clone();
                 State::Between
             }
