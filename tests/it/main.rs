@@ -14,5 +14,6 @@ mod doctor;
 mod drain;
 mod egress;
 mod exchange;
+mod health;
 mod requests;
 mod support;
