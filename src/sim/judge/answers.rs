@@ -59,12 +59,12 @@ impl Case<'_> {
 fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
     let breaks = |asked: &Asked| {
         let mut attempts = court.attempts(asked.id);
-        asked.is_old && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
+        (asked.is_old || visit.pipelines) && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
     };
     let drained = |(last, [_, ends]): (&Message, [Mono; 2])| saw.last.max(last.head_at) >= ends;
     let was_drained = saw.reader.messages.last().zip(court.plan.drain()).is_some_and(drained);
     let was_reset = saw.ended.is_some_and(|(_, clean)| !clean) && visit.asks.iter().any(breaks);
-    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some() || was_reset || was_drained
+    saw.left.is_some() || saw.was_idle || visit.manner.panic.is_some() || was_reset || was_drained
 }
 
 /// Whether forebay must have got the whole answer.
@@ -248,6 +248,21 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
     let name = case.message.field("x-forebay-request-id").unwrap_or_default();
     let Some(record) = court.records.get(name).copied() else { return };
     let ending = record.ending.slug();
+    let sent = court.attempts(case.asked.id).count();
+    let tried = case.message.field("x-forebay-attempts").unwrap_or_default();
+    if tried != record.attempts.to_string() || usize::from(record.attempts) < sent || record.attempts > 2 {
+        court.breach(rule::LOG, format!("{}: {tried} attempts told, {sent} seen", case.told()));
+    }
+    let events = if case.message.field("transfer-encoding").is_some() { borders(&case.message.body).len() } else { 0 };
+    let is_plain = case.message.is_complete && !told && ending == "complete";
+    let is_stream = is_plain && record.stream;
+    let body = (case.message.body.len() as u64, case.asked.body_bytes as u64);
+    if is_plain && (record.bytes_out, record.bytes_in) != body {
+        court.breach(rule::LOG, format!("{}: {body:?} bytes, the log says {record:?}", case.told()));
+    }
+    if is_stream && events.abs_diff(record.events as usize) > 1 {
+        court.breach(rule::LOG, format!("{}: {events} events, the log says {}", case.told(), record.events));
+    }
     let is_clean = case.message.is_complete && !told;
     if (ending == "complete") != is_clean && !is_excused(court, case.visit, case.saw) && !has_ended(&case.message.body)
     {
@@ -265,7 +280,7 @@ fn allowed(court: &Court<'_>, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
     if bounds.connections_max < court.plan.visits.len() {
         allowed.push("connections_full");
     }
-    if saw.idled.0 > 0 {
+    if saw.was_idle {
         allowed.push("request_timeout");
     }
     if court.plan.reload.is_some_and(|(_, person)| asked.person == Some(person)) {

@@ -5,6 +5,7 @@ use crate::{
     serve::edits::Direction,
     sim::{
         message::Fields,
+        pipe::Cut,
         provider::Attempt,
         request::{Asked, Expect},
     },
@@ -23,6 +24,23 @@ pub fn judge(court: &mut Court<'_>) {
         bytes(court, attempt, asked);
     }
     replays(court);
+    surplus(court);
+}
+
+/// Where more than the answer came in one piece with it, the connection has had its day.
+fn surplus(court: &mut Court<'_>) {
+    let manner = court.plan.manner;
+    if manner.cut != Cut::Whole || manner.buffer_bytes < 60_000 {
+        return; // the pieces that were written are not the pieces that were read
+    }
+    let attempts = &court.seen.upstreams.attempts;
+    let used_again = |first: &&Attempt| {
+        let later = |other: &Attempt| other.connection == first.connection && other.before > first.before;
+        first.was_surplus && attempts.iter().any(later)
+    };
+    for attempt in attempts.iter().filter(used_again) {
+        court.breach(rule::SURPLUS, format!("connection {} after request {:?}", attempt.connection, attempt.id));
+    }
 }
 
 fn secrets(court: &mut Court<'_>, attempt: &Attempt) {
