@@ -219,7 +219,7 @@ impl Script {
                 let ms = *dice.pick(&[50, 500, patience_ms / 2, long]);
                 self.pause = Some((dice.below(self.body_end), ms));
             }
-            5 if !self.until_close => self.wire.extend_from_slice(b"\x02surplus\r\n\r\n"),
+            5 | 8 if !self.until_close => self.wire.extend_from_slice(b"\x02surplus\r\n\r\n"),
             6 if dice.chance(2) => self.reads = Reads::Head,
             6 => {
                 // Whoever does not read the rest cannot go on with the connection.
@@ -258,7 +258,7 @@ fn fields(dice: &mut Dice, id: u32, is_stream: bool) -> Fields {
 }
 
 fn document(dice: &mut Dice, id: u32) -> Vec<u8> {
-    if dice.chance(12) {
+    if dice.chance(6) {
         return Vec::new();
     }
     let pad = dice.size(120_000);
