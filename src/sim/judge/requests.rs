@@ -8,6 +8,7 @@ use crate::{
         pipe::Cut,
         provider::Attempt,
         request::{Asked, Expect},
+        script::Then,
     },
 };
 use memchr::memmem;
@@ -100,7 +101,9 @@ fn replays(court: &mut Court<'_>) {
     for id in ids {
         let attempts: Vec<&Attempt> = court.attempts(id).collect();
         let [first, second, more @ ..] = attempts.as_slice() else { continue };
-        let heard = first.sent > 0;
+        // What a reset overtakes is not heard.
+        let script = court.asks.get(&id).map(|(_, asked)| &asked.scripts[first.script]);
+        let heard = first.sent > 0 && script.is_some_and(|script| script.then != Then::Reset);
         if !more.is_empty() || first.before == 0 || heard || second.before > 0 {
             let detail = format!(
                 "request {id}: {} attempts; the first was number {} on its connection and got {} bytes",

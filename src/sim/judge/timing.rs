@@ -55,7 +55,8 @@ fn patience(court: &mut Court<'_>, saw: &Saw) {
 fn deaf(court: &mut Court<'_>, saw: &Saw) {
     let Some(since) = saw.deaf_at else { return };
     let let_go = court.seen.fates.get(saw.connection as usize).and_then(|fate| fate.let_go[1]);
-    let due = since.after(longest(court.plan)).after(saw.idled);
+    // First the answer is waited for, then it trickles, and only then the client is in the way.
+    let due = since.after(longest(court.plan)).after(longest(court.plan)).after(saw.idled).after(Span::from_secs(30));
     if let_go.is_none_or(|at| at > due) {
         let at = let_go.map(|at| at.0 / 1_000_000);
         court.breach(rule::PATIENCE, format!("no reader since {} ms, let go at {at:?}", since.0 / 1_000_000));
