@@ -30,6 +30,7 @@ use plan::Plan;
 use provider::{Providers, Seen};
 use std::{
     cell::{Cell, RefCell},
+    fmt::Write,
     net::SocketAddr,
     rc::Rc,
     sync::{
@@ -97,12 +98,12 @@ impl Outcome {
     pub fn report(&self, breaches: &[(&'static str, String)]) -> String {
         let mut text = format!("seed {} breaks {} invariant(s):\n", self.seed, breaches.len());
         for (invariant, detail) in breaches.iter().take(8) {
-            text.push_str(&format!("  [{invariant}] {detail}\n"));
+            let _ = writeln!(text, "  [{invariant}] {detail:.600}");
         }
         for line in self.trace_tail.iter().rev().take(25).rev() {
-            text.push_str(&format!("    {line}\n"));
+            let _ = writeln!(text, "    {line}");
         }
-        text.push_str(&format!("replay: FOREBAY_SEED={} cargo test --test sim one_seed -- --nocapture", self.seed));
+        let _ = write!(text, "replay: FOREBAY_SEED={} cargo test --test sim one_seed -- --nocapture", self.seed);
         text
     }
 }

@@ -206,21 +206,25 @@ impl Desk {
                     is_written = Some(result.is_ok());
                     return Poll::Ready(());
                 }
-                while reads {
+                if !reads {
+                    return Poll::Pending;
+                }
+                loop {
                     match inbox.poll_next(cx) {
                         Poll::Ready(Read::Data(segment)) => arrived.push(Read::Data(segment)),
                         Poll::Ready(end) => {
                             arrived.push(end);
                             return Poll::Ready(());
                         }
-                        Poll::Pending => break,
+                        Poll::Pending => return Poll::Pending,
                     }
                 }
-                Poll::Pending
             })
             .await;
         }
-        arrived.into_iter().for_each(|read| self.take(read));
+        for read in arrived {
+            self.take(read);
+        }
         is_written == Some(true) && !self.is_over
     }
 }

@@ -7,7 +7,7 @@ use super::{
     script::{Script, chunked},
 };
 use flate2::{Compression, write::GzEncoder};
-use std::io::Write;
+use std::{fmt::Write as _, io::Write};
 
 /// What a request should lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,10 @@ pub fn make(dice: &mut Dice, plan: &Plan, id: u32) -> Asked {
     };
     match dice.below(24) {
         0 => draft.plain("HEAD", "/api/hello", &[""]),
-        1 => draft.plain("GET", *dice.pick(&["/v1/models", "/v1/models?limit=2"]), &[""]),
+        1 => {
+            let target: &str = dice.pick::<&str>(&["/v1/models", "/v1/models?limit=2"]);
+            draft.plain("GET", target, &[""]);
+        }
         2 => draft.plain("GET", "/nowhere", &["no_such_path"]),
         3 => draft.plain("PUT", "/v1/messages", &["method_not_allowed"]),
         4 => return draft.junk(dice),
@@ -133,7 +136,7 @@ struct Draft {
 impl Draft {
     fn plain(&mut self, method: &'static str, target: &str, reasons: &'static [&'static str]) {
         self.asked.method = method;
-        self.asked.target = target.to_owned();
+        target.clone_into(&mut self.asked.target);
         self.asked.expect = Expect::Own(reasons);
         self.asked.peeks = false;
         // What is decided before the key is looked at does not depend on it.
@@ -145,7 +148,8 @@ impl Draft {
     /// A path that only some may use, and whose body nobody reads.
     fn files(&mut self, dice: &mut Dice, plan: &Plan) {
         let person = &plan.people[self.person];
-        self.plain(*dice.pick(&["GET", "POST", "DELETE", "HEAD"]), "/v1/files/file_1?limit=2", &[]);
+        let method = dice.pick::<&str>(&["GET", "POST", "DELETE", "HEAD"]);
+        self.plain(method, "/v1/files/file_1?limit=2", &[]);
         self.asked.expect = match person.sites.first() {
             _ if !person.files => Expect::Own(&["path_closed"]),
             Some(site) => Expect::Site(*site),
@@ -267,7 +271,7 @@ impl Draft {
         let body = self.framed(dice, plan);
         let mut wire = format!("{} {} HTTP/{}\r\n", self.asked.method, self.asked.target, self.version);
         for (name, value) in &self.asked.fields {
-            wire.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(wire, "{name}: {value}\r\n");
         }
         wire.push_str("\r\n");
         self.asked.wire = wire.into_bytes();

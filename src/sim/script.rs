@@ -5,6 +5,7 @@ use super::{
     message::{Fields, Message, Reader, Side},
 };
 use crate::base::Mono;
+use std::fmt::Write;
 
 /// What comes behind the last byte that a script writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,7 @@ pub enum Reads {
 }
 
 /// One answer.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 #[derive(Clone, Debug)]
 pub struct Script {
     /// The status.
@@ -115,6 +117,7 @@ impl Script {
         self.wire.truncate(self.head_end);
         self.body.clear();
         self.body_end = self.head_end;
+        self.pause = self.pause.filter(|(at, _)| *at < self.head_end);
         self.written = self.written.min(self.head_end);
         if self.written == self.body_end && self.then == Then::Silence {
             self.then = Then::Next; // nothing is missing
@@ -271,9 +274,8 @@ fn stream(dice: &mut Dice, id: u32) -> Vec<u8> {
     let mut out = String::new();
     let mut event = |dice: &mut Dice, name: &str, bytes: usize| {
         let text = dice.text(bytes);
-        out.push_str(&format!(
-            "event: {name}{end}data: {{\"type\":\"{name}\",\"of\":{id},\"text\":\"{text}\"}}{end}{end}"
-        ));
+        let _ =
+            write!(out, "event: {name}{end}data: {{\"type\":\"{name}\",\"of\":{id},\"text\":\"{text}\"}}{end}{end}");
     };
     event(dice, "message_start", 20);
     for _ in 0..dice.between(0, 3) {
@@ -324,10 +326,11 @@ mod tests {
         for id in 0..400 {
             let script = Script::make(&mut dice, id, 20_000);
             let (message, is_whole) = script.at_best();
-            if is_whole && !script.is_malformed {
+            // Without framing, an answer that was cut short and then ended is a whole answer.
+            if is_whole && script.written >= script.body_end {
                 let message = message.unwrap();
-                let status = message.status();
-                assert_eq!((message.body, status, message.fields), (script.body, script.status, script.fields));
+                assert!(message.body == script.body, "{}", script.tell());
+                assert_eq!((message.status(), message.fields), (script.status, script.fields));
                 whole += 1;
             } else {
                 broken += 1;

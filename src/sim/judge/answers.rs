@@ -2,7 +2,11 @@
 
 use super::{Court, rule};
 use crate::{
-    base::{Mono, Span, bounds::EVENT_BYTES_MAX, failure::TABLE},
+    base::{
+        Mono, Span,
+        bounds::{BODIES_BYTES_MAX, EVENT_BYTES_MAX},
+        failure::TABLE,
+    },
     serve::edits::{self, Direction},
     sim::{
         client::Saw,
@@ -54,9 +58,9 @@ impl Case<'_> {
 }
 
 /// Nothing is owed to a client that left, that stopped reading or sending for a while, whose task had the injected
-/// panic, that still streamed when a drain came to its end, or whose connection had to be reset: that is how an answer without framing is seen to be broken, and it takes
-/// with it what is still on its way.
-fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
+/// panic, that still streamed when a drain came to its end, or whose connection had to be reset: that is how an answer
+/// without framing is seen to be broken, and it takes with it what is still on its way.
+pub fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
     let breaks = |asked: &Asked| {
         let mut attempts = court.attempts(asked.id);
         (asked.is_old || visit.pipelines) && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
@@ -183,7 +187,8 @@ fn told_at(got: &[u8], payload: &[u8]) -> Option<usize> {
 /// A broken answer: seen to be broken, and cut between events.
 fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, passed: &[u8], told: bool, is_whole: bool) {
     let in_chunks = case.message.field("transfer-encoding").is_some();
-    if case.message.is_complete && !told && !is_whole && !(script.is_stream && has_ended(passed)) {
+    let may_end = told || is_whole || script.is_stream && has_ended(passed);
+    if case.message.is_complete && !may_end {
         court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
     }
     let is_cut = told || !case.message.is_complete;
@@ -285,7 +290,7 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
 fn allowed(court: &Court<'_>, visit: &Visit, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
     let mut allowed = Vec::new();
     let bounds = &court.plan.bounds;
-    if bounds.bodies_bytes_max < bounds.body_bytes_max && asked.method == "POST" {
+    if bounds.bodies_bytes_max < BODIES_BYTES_MAX && asked.method == "POST" {
         allowed.push("bodies_full");
     }
     if bounds.connections_max < court.plan.visits.len() {

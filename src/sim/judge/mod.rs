@@ -94,22 +94,33 @@ impl<'a> Court<'a> {
     }
 }
 
+/// The clients to which everything is owed, by number: they did their part, and nothing excuses a loss.
+pub fn faithful(plan: &Plan, seen: &Observed) -> Vec<usize> {
+    let court = court(plan, seen);
+    let clients = plan.visits.iter().zip(&seen.clients).enumerate();
+    clients.filter(|(_, (visit, saw))| !answers::is_excused(&court, visit, saw)).map(|(at, _)| at).collect()
+}
+
 /// Everything that is wrong with a run.
 pub fn judge(plan: &Plan, seen: &Observed) -> Breaches {
-    let asks = plan.visits.iter().flat_map(|visit| visit.asks.iter().map(move |asked| (asked.id, (visit, asked))));
-    let mut court = Court {
-        plan,
-        seen,
-        asks: asks.collect(),
-        records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
-        breaches: seen.live.clone(),
-    };
+    let mut court = court(plan, seen);
     rest(&mut court);
     records(&mut court);
     answers::judge(&mut court);
     requests::judge(&mut court);
     timing::judge(&mut court);
     court.breaches
+}
+
+fn court<'a>(plan: &'a Plan, seen: &'a Observed) -> Court<'a> {
+    let asks = plan.visits.iter().flat_map(|visit| visit.asks.iter().map(move |asked| (asked.id, (visit, asked))));
+    Court {
+        plan,
+        seen,
+        asks: asks.collect(),
+        records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
+        breaches: seen.live.clone(),
+    }
 }
 
 fn rest(court: &mut Court<'_>) {
