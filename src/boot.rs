@@ -3,8 +3,9 @@
 
 use crate::{
     base::{Rng, Span, UpstreamSlot},
+    config::{Source, Trace},
     control::{self, Format, Outputs, Signals},
-    net::{Tls, listener, tls},
+    net::listener,
     rt::ring::{mono, wall},
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
@@ -12,7 +13,6 @@ use crate::{
     worker::{self, Assignment, Cpus, Mesh},
 };
 use arc_swap::ArcSwap;
-use rustls::pki_types::ServerName;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -72,19 +72,29 @@ pub struct Running {
     control: control::ControlHandle,
 }
 
-/// Starts everything; when this returns, clients are served.
+/// Starts everything; when this returns, clients are served. The table stays.
 ///
 /// # Errors
 /// See `BootError`.
 pub fn start(table: Table) -> Result<Running, BootError> {
+    start_from(table, None)
+}
+
+/// The same, and follows the `configuration` that the table was read from wherever it goes.
+///
+/// # Errors
+/// See `BootError`.
+pub fn start_from(table: Table, configuration: Option<(Source, Trace)>) -> Result<Running, BootError> {
     silence_panics();
     let cpus = worker::usable();
     let count = table.runtime.workers.unwrap_or_else(|| cpus.workers()).max(1);
     let Sockets { addresses, by_worker, admin, health } = Sockets::bind(&table, count)?;
     let secure = table.listeners.iter().map(|listener| listener.tls.is_some()).collect();
     let telemetry = Arc::new(Telemetry::new(count, wall(), env!("CARGO_PKG_VERSION")));
+    let tls = control::reload::client_tls(&table, &Vec::new());
+    let tls = tls.map_err(|(upstream, error)| BootError::Tls { upstream, error })?;
     let shared = Shared {
-        tls: Arc::new(client_tls(&table)?),
+        tls: Arc::new(ArcSwap::from_pointee(tls)),
         live: Arc::new(ArcSwap::from_pointee(first_live(&table)?)),
         table: Arc::new(ArcSwap::from_pointee(table)),
         bodies: Arc::new(AtomicU64::new(0)),
@@ -94,7 +104,9 @@ pub fn start(table: Table) -> Result<Running, BootError> {
     let (admin_address, health_address) = (local(&admin), local(&health));
     let control = control::start(control::Options {
         table: Arc::clone(&shared.table),
+        configuration,
         live: Arc::clone(&shared.live),
+        tls: Arc::clone(&shared.tls),
         telemetry: Arc::clone(&telemetry),
         draining: Arc::clone(&shared.draining),
         format: Format::of(shared.table.load().log),
@@ -213,24 +225,7 @@ impl Running {
 fn first_live(table: &Table) -> Result<Live, BootError> {
     let fronts = control::certificates::fronts(&table.listeners);
     let fronts = fronts.map_err(|error| io::Error::other(format!("TLS: {error}")))?;
-    Ok(Live { fronts, ..Live::unknown(table.upstreams.len()) })
-}
-
-/// TLS settings by upstream; they are shared by all workers.
-fn client_tls(table: &Table) -> Result<Vec<Option<Tls>>, BootError> {
-    table
-        .upstreams
-        .iter()
-        .map(|upstream| {
-            if !upstream.tls {
-                return Ok(None);
-            }
-            let failed = |error: String| BootError::Tls { upstream: Arc::clone(&upstream.name), error };
-            let config = tls::client_config(&upstream.extra_ca).map_err(|error| failed(error.to_string()))?;
-            let name = ServerName::try_from(upstream.host.to_string()).map_err(|error| failed(error.to_string()))?;
-            Ok(Some((config, name)))
-        })
-        .collect()
+    Ok(Live { fronts, ..Live::unknown(table.upstream_slots_len()) })
 }
 
 fn wait_until_ready(

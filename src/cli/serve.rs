@@ -5,7 +5,7 @@ use super::{EXIT_CODES, OK, USAGE, WRONG, complain, variable};
 use crate::{
     auth::key::{self, Secret},
     boot::{self, BootError, Running},
-    config,
+    config::{self, Source, Trace},
     control::Signals,
     table::Table,
 };
@@ -35,7 +35,9 @@ pub struct Args {
 /// Runs the command; returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
     let Some(path) = &args.config else { return without_config(args) };
-    let mut table = match config::load(path, &variable) {
+    let source = Source { path: path.clone(), env: variable, listen: args.listen };
+    let config::Reading { table, trace } = source.read();
+    let table = match table {
         Ok(table) => table,
         Err(report) => {
             complain(&report.to_string());
@@ -43,7 +45,7 @@ pub(super) fn run(args: &Args) -> u8 {
         }
     };
     if let Some(address) = args.listen {
-        let [listener] = table.listeners.as_mut_slice() else {
+        let [listener] = table.listeners.as_slice() else {
             complain("forebay serve: --listen goes with a configuration that has one [listen]\n");
             return USAGE;
         };
@@ -53,9 +55,8 @@ pub(super) fn run(args: &Args) -> u8 {
             );
             return USAGE;
         }
-        listener.address = address;
     }
-    serve(table, |_| {})
+    serve(table, Some((source, trace)), |_| {})
 }
 
 fn without_config(args: &Args) -> u8 {
@@ -74,7 +75,7 @@ fn without_config(args: &Args) -> u8 {
         return USAGE;
     }
     match local_table(api_key, args.upstream.as_deref(), listen) {
-        Ok((table, secret)) => serve(table, |running| invite(running, &secret)),
+        Ok((table, secret)) => serve(table, None, |running| invite(running, &secret)),
         Err(fault) => {
             complain(&format!("forebay serve: {fault}\n"));
             USAGE
@@ -97,11 +98,12 @@ pub(super) fn local_table(
 }
 
 /// Starts, says where it listens, and serves until a signal.
-pub(super) fn serve(table: Table, welcome: impl FnOnce(&Running)) -> u8 {
+pub(super) fn serve(table: Table, configuration: Option<(Source, Trace)>, welcome: impl FnOnce(&Running)) -> u8 {
     for key in table.listeners.iter().filter_map(|listener| listener.tls.as_ref()).filter(|tls| tls.key_is_open) {
         complain(&format!("forebay: warning: {}\n", open_key(&key.key)));
     }
-    let started = Signals::new().map_err(BootError::from).and_then(|signals| Ok((signals, boot::start(table)?)));
+    let signals = Signals::new().map_err(BootError::from);
+    let started = signals.and_then(|signals| Ok((signals, boot::start_from(table, configuration)?)));
     let ended = started.and_then(|(signals, running)| {
         announce(&running);
         welcome(&running);

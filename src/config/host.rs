@@ -14,6 +14,10 @@ pub trait Host {
     fn var(&self, name: &str) -> Option<String>;
     /// The bytes of a file of at most `bytes_max`.
     fn read(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>>;
+    /// The same, of a file with a life of its own, a listener's certificate: when it changes, the configuration does not.
+    fn read_apart(&self, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        self.read(path, bytes_max)
+    }
     /// The names of the files in a directory, sorted.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
     /// Whether every user of the machine may read a file.

@@ -14,14 +14,13 @@ use serde_json::{Value, json};
 
 /// The table and what is known about its upstreams.
 pub fn view(table: &Table, live: &Live) -> Value {
-    let slots = (0..table.upstreams.len()).map(|at| UpstreamSlot(at as u32));
     json!({
         "generation": table.generation,
         "org": { "contact": table.org.contact.as_deref(), "timezone": &*table.org.timezone },
         "listeners": table.listeners.iter().enumerate().map(|(n, l)| listener(l, live.front(n))).collect::<Vec<_>>(),
         "admin": table.admin.map(|a| a.to_string()),
         "health": table.health.map(|a| a.to_string()),
-        "upstreams": table.upstreams.iter().zip(slots).map(|(u, slot)| upstream(u, slot, live)).collect::<Vec<_>>(),
+        "upstreams": table.upstream_slots().map(|(slot, u)| upstream(u, slot, live)).collect::<Vec<_>>(),
         "models": table.models.iter().map(|m| model(table, m)).collect::<Vec<_>>(),
         "teams": table.teams.iter().map(|t| json!({
             "name": &*t.name,
@@ -106,7 +105,7 @@ fn model(table: &Table, model: &Model) -> Value {
 }
 
 fn key(table: &Table, caller: &Caller) -> Value {
-    let team = caller.team.and_then(|slot| table.teams.get(slot.index()));
+    let team = caller.team.and_then(|slot| table.team(slot));
     json!({
         "name": &*caller.name,
         "owner": caller.owner.as_deref(),
@@ -168,7 +167,7 @@ mod tests {
             .push(Credential { name: "org-a".into(), header: SecretLine::x_api_key("sk-ant-canary") });
         let mut table = table(vec![with_secret]);
         table.digests.add([0xab; 32], CallerSlot(0));
-        let live = resolve::literals(&table.upstreams, Wall(0));
+        let live = resolve::literals(&table, Wall(0));
         let view = view(&table, &live);
         let text = view.to_string();
         assert_eq!(view["upstreams"][0]["credentials"][0], "org-a");

@@ -13,7 +13,7 @@ pub mod tunnel;
 pub mod x509;
 
 pub use conn::{Conn, Inbound, Outbound};
-pub use dial::{DialError, Endpoint, Tls, dial};
+pub use dial::{DialError, Endpoint, Tls, TlsBySlot, dial};
 pub use egress::Via;
 pub use guard::Guard;
 pub use identity::Identity;

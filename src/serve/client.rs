@@ -9,7 +9,7 @@ use crate::{
     net::{Conn, Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment, deadline},
     table::Patience,
-    wire::{HeadError, RequestHead},
+    wire::{Framing, HeadError, RequestHead},
 };
 use std::{
     future::{Future, poll_fn},
@@ -30,9 +30,11 @@ pub struct Client<O: Outbox> {
     /// Its address.
     pub peer: SocketAddr,
     /// The request's head, as parts of `head_bytes`.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// The bytes of the request's head.
     pub head_bytes: Segment,
+    /// Part of the request's body has not been read: it is in the way of the next request.
+    pub owes_body: bool,
     /// Received, and not yet used: the body's beginning, or the next request.
     pub unread: Option<Segment>,
 }
@@ -54,8 +56,9 @@ impl<O: Outbox> Client<O> {
             inbound: conn.inbound,
             outbound: conn.outbound,
             peer: conn.peer,
-            head: RequestHead::new(),
-            head_bytes: Segment::with_room(0),
+            head: Box::default(),
+            head_bytes: Segment::none(),
+            owes_body: false,
             unread: None,
         }
     }
@@ -64,6 +67,8 @@ impl<O: Outbox> Client<O> {
     /// `head` for the rest.
     pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, drain: &Drain, patience: &Patience) -> Arrived {
         self.head.reset();
+        // While a client says nothing, only the standing read holds a buffer for it.
+        self.head_bytes = Segment::none();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
         let mut until = rt.now().after(if bytes.is_some() { patience.head } else { patience.keep_alive });
@@ -92,9 +97,10 @@ impl<O: Outbox> Client<O> {
     /// Copies the head out of the read (it is small), so that the body's bytes stay where the kernel put them.
     fn split_head(&mut self, bytes: &mut Segment, length: usize) -> Arrived {
         self.head_bytes = Segment::copy_of(&bytes.live()[..length]);
+        self.owes_body = !matches!(self.head.framing, Framing::None | Framing::Length(0));
         bytes.consume(length);
         if !bytes.is_empty() {
-            self.unread = Some(std::mem::replace(bytes, Segment::with_room(0)));
+            self.unread = Some(std::mem::take(bytes));
         }
         Arrived::Head
     }
@@ -121,7 +127,7 @@ impl<O: Outbox> Client<O> {
 
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
     /// client still sends, within bounds (RFC 9112 section 9.6).
-    pub async fn linger<R: Runtime<Outbox = O>>(mut self, rt: &R) {
+    pub async fn linger<R: Runtime<Outbox = O>>(&mut self, rt: &R) {
         let until: Mono = rt.now().after(LINGER_MAX);
         // Over TLS this is a write, for which a client that does not read may let us wait.
         if deadline(rt, until, self.outbound.finish()).await.is_none() {

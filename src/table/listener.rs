@@ -1,7 +1,10 @@
 //! An address that clients connect to, and which requests it takes at all.
 
 use crate::net::Identity;
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// One `[[listen]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +45,11 @@ pub enum Hosts {
 }
 
 impl Hosts {
-    /// The names of this machine for itself.
-    pub fn loopback() -> Hosts {
-        Hosts::Only(["localhost", "127.0.0.1", "::1"].map(Box::from).to_vec())
+    /// The names of this machine for itself, and the address that it listens on.
+    pub fn local(address: IpAddr) -> Hosts {
+        let mut names = ["localhost", "127.0.0.1", "::1"].map(Box::from).to_vec();
+        names.push(address.to_string().into());
+        Hosts::Only(names)
     }
 
     /// Whether a request with this `Host` value is answered. The port is not looked at: forwarded ports differ.
@@ -86,7 +91,7 @@ mod tests {
 
     #[test]
     fn loopback_answers_to_its_own_names_only() {
-        let hosts = Hosts::loopback();
+        let hosts = Hosts::local(IpAddr::from([127, 0, 0, 2]));
         for yes in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:443"] {
             assert!(hosts.answers(yes.as_bytes()), "{yes}");
         }

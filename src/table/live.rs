@@ -40,15 +40,26 @@ impl Live {
     /// Nothing known about `upstreams` upstreams.
     pub fn unknown(upstreams: usize) -> Live {
         let mut live = Live::default();
-        live.resize(upstreams);
+        live.grow(upstreams);
         live
     }
 
-    /// Makes room for exactly `upstreams` upstreams; nothing is known about the new ones.
-    pub fn resize(&mut self, upstreams: usize) {
+    /// Makes room for `upstreams` upstream slots; nothing is known about the new ones. It never shrinks: what an older
+    /// table's exchanges need stays, and slots are not given out twice.
+    pub fn grow(&mut self, upstreams: usize) {
+        let upstreams = upstreams.max(self.addresses.len());
         self.addresses.resize(upstreams, Addresses::default());
         self.models.resize(upstreams, None);
         self.model_errors.resize(upstreams, None);
+    }
+
+    /// Forgets the model lists, which are large, of the slots that `stays` says no to. Addresses stay, for exchanges
+    /// that began under an older table.
+    pub fn prune(&mut self, stays: impl Fn(UpstreamSlot) -> bool) {
+        let each = self.models.iter_mut().zip(&mut self.model_errors).zip(0..);
+        for ((models, error), _) in each.filter(|(_, slot)| !stays(UpstreamSlot(*slot))) {
+            (*models, *error) = (None, None);
+        }
     }
 
     /// Where an upstream is; empty when that is not known.

@@ -83,7 +83,9 @@ async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<At
         let panicked = panics.load(Ordering::Relaxed);
         core.counters.panics.add(panicked - std::mem::replace(&mut panics_seen, panicked));
         core.beat();
-        shard.pool.borrow_mut().sweep(ring.now());
+        let table = shard.table();
+        shard.pool.borrow_mut().sweep(ring.now(), |slot| table.upstream(slot).is_some());
+        drop(table); // a table that gives way is freed, not held over the sleep
         core.counters.idle.set(shard.pool.borrow().len() as i64);
         ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
     }
@@ -169,7 +171,7 @@ async fn accept(shard: Rc<Shard<Ring>>, mesh: Mesh, listener: Listener, number: 
                     None => serve_socket(&shard, accepted.stay(), number),
                 }
             }
-            Err(_) if shard.is_draining() => return,
+            Err(_) if shard.drain.stage() > Stage::Serving => return,
             Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
         }
     }

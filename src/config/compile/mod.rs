@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::table::{Org, Table};
+use crate::table::{Org, Slots, Table};
 
 pub(super) use upstreams::plain;
 
@@ -59,6 +59,7 @@ pub fn compile(problems: &mut Problems, host: &dyn Host, file: &mut File) -> Opt
         patience,
         runtime,
         log,
+        slots: Slots::default(),
     })
 }
 

@@ -80,7 +80,7 @@ fn tls(problems: &mut Problems, host: &dyn Host, written: &ListenTls) -> Option<
         };
         problems.add(at, format!("the `{name}` {} {cause}", path.display()), hint, Remedy::File(path.clone()));
     };
-    let mut read = |part, path: &PathBuf| match host.read(path, identity::FILE_BYTES_MAX) {
+    let mut read = |part, path: &PathBuf| match host.read_apart(path, identity::FILE_BYTES_MAX) {
         Ok(bytes) => Some(Zeroizing::new(bytes)),
         Err(error) => {
             let cause = format!("cannot be read: {}", plain(error.kind()));
