@@ -84,6 +84,7 @@ pub async fn read<R: Runtime>(
     }
     // From here on the standing read is the watch for a client that leaves, for as long as the answer takes.
     client.inbound.expect(READ_BYTES_MIN);
+    client.owes_body = false;
     if let Some(mut gzip) = gzip {
         gzip.try_finish().map_err(|_| broken_gzip())?;
         sink.push(&gzip.get_ref().0)?;

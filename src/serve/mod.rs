@@ -9,6 +9,7 @@ pub mod client;
 pub mod connection;
 pub mod drain;
 pub mod edits;
+mod events;
 pub mod exchange;
 pub mod gate;
 pub mod models;

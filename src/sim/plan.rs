@@ -4,6 +4,7 @@
 //! `table`.
 
 use super::{
+    client,
     dice::Dice,
     pipe::{Cut, Manner},
     request::{self, Asked},
@@ -377,7 +378,8 @@ fn visit(dice: &mut Dice, plan: &Plan, id: &mut u32) -> Visit {
     };
     let longer = [plan.patience.head, plan.patience.body, plan.patience.write_stall].map(|span| span.as_ms() + 5_000);
     let pause = |dice: &mut Dice, bytes: usize| {
-        dice.chance(6).then(|| (dice.below(bytes), *dice.pick(&[100, 1_500, longer[0], longer[1], longer[2]])))
+        let ms = *dice.pick(&[100, 1_500, longer[0], longer[1], longer[2], client::LASTING_MS]);
+        dice.chance(6).then(|| (dice.below(bytes), ms))
     };
     Visit {
         at_ms: dice.size(30_000) as u64,

@@ -46,6 +46,8 @@ pub struct Attempt {
     pub sent: usize,
     /// When everything was handed over; `None` if it never was.
     pub sent_at: Option<Mono>,
+    /// The end of the answer and more than the answer were handed over as one piece.
+    pub was_surplus: bool,
 }
 
 /// One connection as an upstream saw it.
@@ -245,6 +247,7 @@ async fn answer(providers: &Providers, desk: &mut Desk, site: usize, number: usi
             was_stale,
             sent: 0,
             sent_at: None,
+            was_surplus: false,
         });
         (seen.attempts.len() - 1, script.filter(|_| !was_stale))
     };
@@ -289,6 +292,7 @@ async fn play(providers: &Providers, desk: &mut Desk, script: &Script, at: usize
             }
             from = to;
             if let Some(attempt) = providers.seen.borrow_mut().attempts.get_mut(at) {
+                attempt.was_surplus |= attempt.sent < script.body_end && from > script.body_end;
                 attempt.sent = from;
             }
         }

@@ -33,6 +33,8 @@ pub struct Asked {
     pub fields: Fields,
     /// What an upstream must get for a body.
     pub body: Vec<u8>,
+    /// Bytes of the body as the client means it: before an alias, without a coding.
+    pub body_bytes: usize,
     /// The body is read for its model.
     pub peeks: bool,
     /// The body is sent compressed.
@@ -95,6 +97,7 @@ pub fn make(dice: &mut Dice, plan: &Plan, id: u32) -> Asked {
             target: "/v1/messages?beta=true".into(),
             fields: vec![("Host".into(), "localhost:8080".into()), ("X-Sim-Id".into(), id.to_string())],
             body: Vec::new(),
+            body_bytes: 0,
             peeks: true,
             gzip: false,
             person: None,
@@ -142,12 +145,15 @@ impl Draft {
     /// A path that only some may use, and whose body nobody reads.
     fn files(&mut self, dice: &mut Dice, plan: &Plan) {
         let person = &plan.people[self.person];
-        self.plain(*dice.pick(&["GET", "POST", "DELETE"]), "/v1/files/file_1?limit=2", &[]);
+        self.plain(*dice.pick(&["GET", "POST", "DELETE", "HEAD"]), "/v1/files/file_1?limit=2", &[]);
         self.asked.expect = match person.sites.first() {
             _ if !person.files => Expect::Own(&["path_closed"]),
             Some(site) => Expect::Site(*site),
             None => Expect::Own(&["upstreams_denied"]),
         };
+        if self.asked.is_head() {
+            self.asked.scripts.iter_mut().for_each(Script::for_head);
+        }
         if self.asked.method == "POST" {
             let bytes = dice.size(50_000);
             self.asked.body = dice.text(bytes).into_bytes();
@@ -282,6 +288,7 @@ impl Draft {
                 asked.expect = Expect::Own(&["body_too_large"]);
             }
         }
+        asked.body_bytes = sent.len();
         let known = asked.person.is_some_and(|person| plan.people[person].refused.is_none());
         let wrong = |expect: &mut Expect, reasons| {
             if known && *expect != Expect::Own(&["path_closed"]) {

@@ -43,6 +43,8 @@ pub struct Script {
     pub head_end: usize,
     /// Where in `wire` the answer is complete.
     pub body_end: usize,
+    /// It answers a HEAD.
+    pub is_head: bool,
     /// The payload.
     pub body: Vec<u8>,
     /// A stream of events.
@@ -68,7 +70,7 @@ pub struct Script {
 impl Script {
     /// What a client gets at best, and whether that is all of the answer.
     pub fn at_best(&self) -> (Option<Message>, bool) {
-        let mut reader = Reader::new(Side::Answers(vec![false, false]));
+        let mut reader = Reader::new(Side::Answers(vec![self.is_head, false]));
         reader.feed(self.wire.get(..self.written.min(self.body_end)).unwrap_or_default(), Mono(0));
         reader.end(self.then == Then::Close, Mono(0));
         let message = reader.messages.into_iter().next();
@@ -107,6 +109,18 @@ impl Script {
         )
     }
 
+    /// Makes it the answer to a HEAD: the same, without its body.
+    pub fn for_head(&mut self) {
+        self.is_head = true;
+        self.wire.truncate(self.head_end);
+        self.body.clear();
+        self.body_end = self.head_end;
+        self.written = self.written.min(self.head_end);
+        if self.written == self.body_end && self.then == Then::Silence {
+            self.then = Then::Next; // nothing is missing
+        }
+    }
+
     /// Makes up an answer to request `id`.
     pub fn make(dice: &mut Dice, id: u32, patience_ms: u64) -> Script {
         let is_stream = dice.chance(2);
@@ -126,6 +140,7 @@ impl Script {
             wire: Vec::new(),
             head_end: 0,
             body_end: 0,
+            is_head: false,
             body,
             is_stream,
             until_close: false,
@@ -202,9 +217,9 @@ impl Script {
             4 => {
                 let long = patience_ms + 10_000;
                 let ms = *dice.pick(&[50, 500, patience_ms / 2, long]);
-                self.pause = Some((dice.below(self.body_end + 1), ms));
+                self.pause = Some((dice.below(self.body_end), ms));
             }
-            5 if !self.until_close => self.wire.extend_from_slice(b"\x02surplus\r\n\r\n"),
+            5 | 8 if !self.until_close => self.wire.extend_from_slice(b"\x02surplus\r\n\r\n"),
             6 if dice.chance(2) => self.reads = Reads::Head,
             6 => {
                 // Whoever does not read the rest cannot go on with the connection.
@@ -243,7 +258,7 @@ fn fields(dice: &mut Dice, id: u32, is_stream: bool) -> Fields {
 }
 
 fn document(dice: &mut Dice, id: u32) -> Vec<u8> {
-    if dice.chance(12) {
+    if dice.chance(6) {
         return Vec::new();
     }
     let pad = dice.size(120_000);
