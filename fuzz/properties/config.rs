@@ -1,6 +1,7 @@
 //! A configuration's text: whatever it is, it compiles or is told what is wrong; the report renders, shows no secret and
 //! points into the text; and doing what its hints say changes something, and of a text that is TOML makes a configuration.
 
+use forebay::base::Wall;
 use forebay::config::{self, Remedy, Report, host::Host};
 use std::{
     io,
@@ -31,6 +32,14 @@ impl Host for Machine {
 
     fn list(&self, _: &Path) -> io::Result<Vec<String>> {
         Ok(vec!["more.toml".into(), "secret".into()])
+    }
+
+    fn is_open_to_all(&self, _: &Path) -> bool {
+        true
+    }
+
+    fn now(&self) -> Wall {
+        Wall(1_800_000_000_000)
     }
 }
 

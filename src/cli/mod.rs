@@ -7,6 +7,7 @@ mod doctor;
 mod env;
 mod health;
 mod keys;
+mod running;
 mod serve;
 mod sim;
 
@@ -107,6 +108,8 @@ mod tests {
             "forebay serve --config a.toml --listen 127.0.0.1:1",
             "forebay demo",
             "forebay check a.toml",
+            "forebay check a.toml --against b.toml",
+            "forebay check a.toml --against RUNNING --admin 127.0.0.1:9090",
             "forebay doctor --json",
             "forebay health --admin 127.0.0.1:9090 --alive",
             "forebay doctor --config a.toml --team-size 40 --workload heavy --offline",
@@ -116,7 +119,14 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["forebay", "forebay check", "forebay keys new", "forebay keys new --from p.csv", "forebay env"] {
+        for line in [
+            "forebay",
+            "forebay check",
+            "forebay check a.toml --admin 127.0.0.1:1",
+            "forebay keys new",
+            "forebay keys new --from p.csv",
+            "forebay env",
+        ] {
             let error = Cli::try_parse_from(line.split(' ')).err().expect("refused");
             assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
         }

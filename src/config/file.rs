@@ -67,12 +67,22 @@ pub struct Listen {
     pub address: Option<At<String>>,
     /// Allows a non-loopback address without TLS.
     pub plaintext: Option<At<bool>>,
+    /// Its certificate.
+    pub tls: Option<ListenTls>,
     /// Host names that it answers to.
     pub hosts: Option<Vec<At<String>>>,
     /// Refuses what other sites' pages send.
     pub refuse_cross_site: Option<At<bool>>,
     /// How to add a key to this section.
     pub insert_plaintext: Remedy,
+}
+
+/// `tls` of `[[listen]]`.
+pub struct ListenTls {
+    /// The chain, PEM.
+    pub cert: Option<At<String>>,
+    /// The key, PEM.
+    pub key: Option<At<String>>,
 }
 
 /// `[[upstream]]`.
@@ -280,6 +290,10 @@ impl Listen {
         Listen {
             address: section.required_text(problems, "address"),
             plaintext: section.flag("plaintext"),
+            tls: section.sections("tls").into_iter().next().map(|(t, at)| {
+                let tls = Section::open(problems, &schema::LISTEN_TLS, t, at);
+                ListenTls { cert: tls.required_text(problems, "cert"), key: tls.required_text(problems, "key") }
+            }),
             hosts: section.texts("hosts"),
             refuse_cross_site: section.flag("refuse_cross_site"),
             insert_plaintext: section.insertion(problems, "plaintext", "true"),

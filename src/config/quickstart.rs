@@ -7,7 +7,7 @@ use crate::net::Guard;
 use crate::table::upstream::secret_fault;
 use crate::table::{
     Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-    Provider, RuntimeSettings, SecretLine, Table, Target, Upstream,
+    Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Upstream,
 };
 
 use super::compile::egress;
@@ -43,11 +43,11 @@ pub fn quickstart(
     let guard = if via.is_some() { Guard::Inside } else { egress::guard_of(&url) };
     let mut digests = Digests::default();
     digests.add(caller_digest, CallerSlot(0));
-    let hosts = if listen.ip().is_loopback() { Hosts::loopback() } else { Hosts::Any };
+    let hosts = if listen.ip().is_loopback() { Hosts::local(listen.ip()) } else { Hosts::Any };
     Ok(Table {
         generation: 1,
         org: Org { contact: None, timezone: "UTC".into() },
-        listeners: vec![Listener { address: listen, plaintext: true, hosts, refuse_cross_site: true }],
+        listeners: vec![Listener { address: listen, plaintext: false, tls: None, hosts, refuse_cross_site: true }],
         admin: None,
         health: None,
         upstreams: vec![Upstream {
@@ -79,6 +79,7 @@ pub fn quickstart(
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     })
 }
 

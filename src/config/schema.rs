@@ -85,10 +85,18 @@ pub const LISTEN: Schema = Schema {
     keys: &[
         key("address", Shape::Text, "\"127.0.0.1:8080\""),
         key("plaintext", Shape::Flag, "true"),
+        key("tls", Shape::Section, "{ cert = \"tls.crt\", key = \"tls.key\" }"),
         key("hosts", Shape::TextOrTexts, "[\"forebay.example.com\"]"),
         key("refuse_cross_site", Shape::Flag, "true"),
     ],
-    refused: &[("tls", LATER)],
+    refused: &[],
+};
+
+/// `tls` of `[[listen]]`.
+pub const LISTEN_TLS: Schema = Schema {
+    title: "`tls`",
+    keys: &[key("cert", Shape::Text, "\"tls.crt\""), key("key", Shape::Text, "\"tls.key\"")],
+    refused: &[("client_ca", LATER), ("min_version", "is not a key: TLS 1.3 and 1.2 are spoken")],
 };
 
 /// `[admin]`.

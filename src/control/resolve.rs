@@ -4,7 +4,7 @@
 
 use super::Control;
 use crate::{
-    base::{Span, Wall},
+    base::{Span, UpstreamSlot, Wall},
     net::Guard,
     rt::ring::wall,
     table::{
@@ -26,6 +26,8 @@ const TTL: Span = Span::from_secs(30);
 const RETRY: Span = Span::from_secs(1);
 /// How long one look-up may take; resolvers of today give up after ten to thirty seconds by themselves.
 const LOOKUP_MAX: Span = Span::from_secs(10);
+/// How long a new table waits for the addresses of what is new in it.
+const FIRST_MAX: Span = Span::from_secs(3);
 
 /// What a look-up found.
 pub type Found = Result<Vec<SocketAddr>, Unknown>;
@@ -46,10 +48,10 @@ impl Unknown {
 }
 
 /// What is known without asking anyone: the upstreams that are given by address.
-pub fn literals(upstreams: &[Upstream], now: Wall) -> Live {
-    let mut live = Live::unknown(upstreams.len());
-    for (upstream, known) in upstreams.iter().zip(&mut live.addresses) {
-        if let Some(found) = literal(upstream) {
+pub fn literals(table: &Table, now: Wall) -> Live {
+    let mut live = Live::unknown(table.upstream_slots_len());
+    for (slot, upstream) in table.upstream_slots() {
+        if let (Some(found), Some(known)) = (literal(upstream), live.addresses.get_mut(slot.index())) {
             *known = merge(known, found, now).unwrap_or_default();
         }
     }
@@ -61,6 +63,30 @@ fn literal(upstream: &Upstream) -> Option<Found> {
     let (host, port) = upstream.first_hop();
     let ip = host.parse::<IpAddr>().ok()?;
     Some(guarded(upstream.guard, host, vec![SocketAddr::new(ip, port)]))
+}
+
+/// Finds the addresses of what `table`, which is about to come into force, has and nothing is known about, so that no
+/// request meets an upstream without an address. One that is not found within `FIRST_MAX` counts as failed, and is
+/// asked for again like any other.
+pub(super) async fn introduce(control: &Arc<Control>, table: &Arc<Table>) {
+    let live = control.live.load_full();
+    let mut waiting: Vec<UpstreamSlot> = Vec::new();
+    let mut lookups = JoinSet::new();
+    for (slot, _) in table.upstream_slots().filter(|(slot, _)| live.addresses_of(*slot).is_empty()) {
+        waiting.push(slot);
+        let table = Arc::clone(table);
+        lookups.spawn(async move { Some((slot, addresses(table.upstream(slot)?).await)) });
+    }
+    let until = tokio::time::Instant::now() + FIRST_MAX.to_std();
+    while let Ok(Some(joined)) = tokio::time::timeout_at(until, lookups.join_next()).await {
+        if let Ok(Some((slot, found))) = joined {
+            waiting.retain(|other| *other != slot);
+            learn(control, table, slot, found);
+        }
+    }
+    for slot in waiting {
+        learn(control, table, slot, Err(Unknown::failed("its name has not been resolved yet")));
+    }
 }
 
 /// Keeps the addresses of all upstreams fresh; never ends.
@@ -78,7 +104,7 @@ pub async fn run(control: Arc<Control>) {
 async fn round(control: &Arc<Control>) -> (u64, bool) {
     let table = control.table.load_full();
     let mut lookups = JoinSet::new();
-    for (slot, upstream) in table.upstreams.iter().enumerate() {
+    for (slot, upstream) in table.upstream_slots() {
         if let Some(found) = literal(upstream) {
             learn(control, &table, slot, found);
             continue;
@@ -100,11 +126,11 @@ async fn round(control: &Arc<Control>) -> (u64, bool) {
 }
 
 /// Publishes what a look-up found, if that is news.
-fn learn(control: &Control, table: &Table, slot: usize, found: Found) {
-    let Some(upstream) = table.upstreams.get(slot) else { return };
+fn learn(control: &Control, table: &Table, slot: UpstreamSlot, found: Found) {
+    let Some(upstream) = table.upstream(slot) else { return };
     let now = wall();
-    control.change_live(table.upstreams.len(), |live| {
-        let known = live.addresses.get_mut(slot)?;
+    control.change_live(table.upstream_slots_len(), |live| {
+        let known = live.addresses.get_mut(slot.index())?;
         let new = merge(known, found, now)?;
         match &new.error {
             Some(error) => control.sink.notice(&format!("upstream `{}`: {error}", upstream.name)),

@@ -28,6 +28,9 @@ const ADDRESSES_MAX: usize = 16;
 /// TLS settings, and the name that the certificate must carry.
 pub type Tls = (Arc<ClientConfig>, ServerName<'static>);
 
+/// The same for every upstream slot; `None` for plain HTTP.
+pub type TlsBySlot = Vec<Option<Tls>>;
+
 /// Where and how to connect. What the addresses are is not known here: names are resolved by `control`.
 #[derive(Clone)]
 pub struct Endpoint {

@@ -68,10 +68,15 @@ impl<O: Outbox> Pool<O> {
         }
     }
 
-    /// Drops what has been closed or has waited too long; called about once a second.
-    pub fn sweep(&mut self, now: Mono) {
-        for shelf in &mut self.idle {
-            shelf.retain_mut(|idle| is_fresh(idle, now) && idle.conn.inbound.is_quiet());
+    /// Drops what has been closed, has waited too long, or leads to an upstream that `stays` says no to: one that a
+    /// reload has removed or moved. Called several times a second.
+    pub fn sweep(&mut self, now: Mono, stays: impl Fn(UpstreamSlot) -> bool) {
+        for (shelf, slot) in self.idle.iter_mut().zip(0..).filter(|(shelf, _)| !shelf.is_empty()) {
+            if stays(UpstreamSlot(slot)) {
+                shelf.retain_mut(|idle| is_fresh(idle, now) && idle.conn.inbound.is_quiet());
+            } else {
+                shelf.clear();
+            }
         }
     }
 
@@ -195,9 +200,18 @@ mod tests {
     fn a_sweep_drops_what_is_of_no_use() {
         let (mut pool, feeders) = pool(&[at(1), at(2)]);
         feeders[0].deliver(Read::End);
-        pool.sweep(secs(1));
+        pool.sweep(secs(1), |_| true);
         assert_eq!(pool.len(), 1);
-        pool.sweep(secs(50));
+        pool.sweep(secs(50), |_| true);
+        assert!(pool.is_empty());
+    }
+
+    #[test]
+    fn an_upstream_that_is_gone_leaves_nothing() {
+        let (mut pool, _feeders) = pool(&[at(1), at(2)]);
+        pool.sweep(secs(1), |slot| slot == SLOT);
+        assert_eq!(pool.len(), 2);
+        pool.sweep(secs(1), |slot| slot != SLOT);
         assert!(pool.is_empty());
     }
 

@@ -7,11 +7,15 @@ use super::Segment;
 use crate::base::bounds::{READ_BYTES_MAX, READ_BYTES_MIN};
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     io,
     rc::Rc,
     task::{Context, Poll, Waker},
 };
+
+/// What may be held while a peer is only watched: less would blind the watch, more would let the peer fill memory.
+const HELD_BYTES_MAX: usize = READ_BYTES_MAX;
 
 /// What a read brought.
 #[derive(Debug)]
@@ -44,8 +48,8 @@ struct Slot {
 /// The consumer's end.
 pub struct Inbox {
     slot: Rc<Slot>,
-    /// What was read and not used; comes first again.
-    returned: Option<Segment>,
+    /// What was read and not used yet; comes first. At most `HELD_BYTES_MAX` and what was given back.
+    held: VecDeque<Segment>,
 }
 
 /// The reader task's end.
@@ -55,7 +59,7 @@ pub struct Feeder(Rc<Slot>);
 pub fn inbox() -> (Inbox, Feeder) {
     let slot = Rc::new(Slot::default());
     slot.read_bytes.set(READ_BYTES_MIN);
-    (Inbox { slot: Rc::clone(&slot), returned: None }, Feeder(slot))
+    (Inbox { slot: Rc::clone(&slot), held: VecDeque::new() }, Feeder(slot))
 }
 
 impl Inbox {
@@ -66,13 +70,10 @@ impl Inbox {
 
     /// The next read, for a hand-written `select`.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
-        if let Some(segment) = self.returned.take() {
+        if let Some(segment) = self.held.pop_front() {
             return Poll::Ready(Read::Data(segment));
         }
-        if let Some(segment) = self.slot.data.borrow_mut().take() {
-            if let Some(reader) = self.slot.reader.take() {
-                reader.wake();
-            }
+        if let Some(segment) = self.take_slot() {
             return Poll::Ready(Read::Data(segment));
         }
         match self.slot.ending.get() {
@@ -85,8 +86,14 @@ impl Inbox {
         }
     }
 
-    /// Ready once the peer has finished or the connection is broken, whatever still waits in the slot.
+    /// Ready once the peer has finished or the connection is broken, whatever it sent before. To see that, reading must
+    /// go on: what comes in the meantime (the next request, a stray line end) is held, up to a bound.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.held.iter().map(Segment::len).sum::<usize>() < HELD_BYTES_MAX
+            && let Some(segment) = self.take_slot()
+        {
+            self.held.push_back(segment);
+        }
         if self.slot.ending.get().is_some() {
             return Poll::Ready(());
         }
@@ -94,15 +101,23 @@ impl Inbox {
         Poll::Pending
     }
 
-    /// Puts bytes back that `next` gave and that belong to whoever reads next; in place of any that were put back and
-    /// not taken.
+    /// Puts bytes back that `next` gave and that belong to whoever reads next.
     pub fn give_back(&mut self, segment: Segment) {
-        self.returned = Some(segment);
+        self.held.push_front(segment);
+    }
+
+    /// What is in the slot; the reader may go on.
+    fn take_slot(&mut self) -> Option<Segment> {
+        let segment = self.slot.data.borrow_mut().take()?;
+        if let Some(reader) = self.slot.reader.take() {
+            reader.wake();
+        }
+        Some(segment)
     }
 
     /// Whether bytes, an end or a failure can be had without waiting.
     pub fn is_ready(&self) -> bool {
-        self.returned.is_some() || self.slot.data.borrow().is_some() || self.slot.ending.get().is_some()
+        !self.held.is_empty() || self.slot.data.borrow().is_some() || self.slot.ending.get().is_some()
     }
 
     /// Says that about `bytes` more are coming, so that the next reads are as large; a hint, clamped to the bounds.
@@ -215,6 +230,29 @@ mod tests {
         assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::Data(_))));
         assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::End)));
         assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::End)));
+    }
+
+    #[test]
+    fn a_watch_sees_the_end_behind_bytes_that_nobody_takes() {
+        let (mut inbox, feeder) = inbox();
+        assert!(inbox.poll_gone(&mut cx()).is_pending());
+        for _ in 0..HELD_BYTES_MAX {
+            if inbox.slot.data.borrow().is_some() {
+                break;
+            }
+            feeder.deliver(Read::Data(Segment::copy_of(&[b'x'; 1000])));
+            assert!(inbox.poll_gone(&mut cx()).is_pending());
+        }
+        assert!(inbox.slot.data.borrow().is_some(), "a bound on what is held");
+        let mut bytes = 0;
+        while let Poll::Ready(Read::Data(segment)) = inbox.poll_next(&mut cx()) {
+            bytes += segment.len();
+        }
+        assert!((HELD_BYTES_MAX..HELD_BYTES_MAX + 3000).contains(&bytes), "{bytes}");
+        feeder.deliver(Read::Data(Segment::copy_of(b"\r\n")));
+        assert!(inbox.poll_gone(&mut cx()).is_pending());
+        feeder.deliver(Read::End);
+        assert!(inbox.poll_gone(&mut cx()).is_ready());
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Driver {
             Driver::RingCooperative => "the kernel has no DEFER_TASKRUN (Linux 6.1)",
             Driver::RingPlain => "the kernel has no SINGLE_ISSUER (Linux 6.0)",
             Driver::Epoll if forced => "forced by the configuration",
-            Driver::Epoll if std::env::var_os("MONOIO_FORCE_LEGACY_DRIVER").is_some() => {
+            Driver::Epoll if std::env::var("MONOIO_FORCE_LEGACY_DRIVER").is_ok_and(|v| !matches!(&*v, "" | "0")) => {
                 "forced by MONOIO_FORCE_LEGACY_DRIVER"
             }
             Driver::Epoll => "io_uring is not available: an old kernel, kernel.io_uring_disabled, or a seccomp profile",

@@ -198,15 +198,15 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes a segment of payload. A sparse one is copied behind the one before it, so that a client that sends byte
-    /// by byte cannot make each byte cost a buffer.
+    /// Takes a segment of payload. One that is not full is copied behind the one before it where it fits, so that a
+    /// client that sends byte by byte cannot make each byte cost a buffer.
     fn take(&mut self, segment: Segment) -> Result<(), Failure> {
         self.admit(segment.live())?;
         if segment.is_empty() {
             return Ok(());
         }
-        if segment.len() < segment.capacity() / 4
-            && let Some(last) = self.body.segments.last_mut()
+        if let Some(last) = self.body.segments.last_mut()
+            && segment.len() < segment.capacity()
             && last.room() >= segment.len()
         {
             last.extend(segment.live());

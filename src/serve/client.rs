@@ -17,6 +17,9 @@ use std::{
     task::Poll,
 };
 
+/// How long taking leave of an idle client may take.
+const LEAVE_MAX: Span = Span::from_secs(1);
+
 /// A client's connection, between and during exchanges.
 pub struct Client<O: Outbox> {
     /// What the client sends.
@@ -26,7 +29,7 @@ pub struct Client<O: Outbox> {
     /// Its address.
     pub peer: SocketAddr,
     /// The request's head, as parts of `head_bytes`.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// The bytes of the request's head.
     pub head_bytes: Segment,
     /// Received, and not yet used: the body's beginning, or the next request.
@@ -50,7 +53,7 @@ impl<O: Outbox> Client<O> {
             inbound: conn.inbound,
             outbound: conn.outbound,
             peer: conn.peer,
-            head: RequestHead::new(),
+            head: Box::default(),
             head_bytes: Segment::none(),
             unread: None,
         }
@@ -108,6 +111,11 @@ impl<O: Outbox> Client<O> {
         Arrived::Head
     }
 
+    /// Ends a connection on which nothing is owed. Over TLS the client is told, so that it can tell this from a cut.
+    pub async fn leave<R: Runtime<Outbox = O>>(mut self, rt: &R) {
+        let _ = deadline(rt, rt.now().after(LEAVE_MAX), self.outbound.finish()).await;
+    }
+
     /// Time is up; an idle connection owes nothing.
     fn late(&mut self, bytes: Option<Segment>, patience: Span) -> Arrived {
         let Some(mut bytes) = bytes else { return Arrived::Nothing };
@@ -125,8 +133,11 @@ impl<O: Outbox> Client<O> {
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
     /// client still sends, within bounds (RFC 9112 section 9.6).
     pub async fn linger<R: Runtime<Outbox = O>>(&mut self, rt: &R) {
-        self.outbound.finish().await;
         let until: Mono = rt.now().after(LINGER_MAX);
+        // Over TLS this is a write, for which a client that does not read may let us wait.
+        if deadline(rt, until, self.outbound.finish()).await.is_none() {
+            return;
+        }
         let mut taken = 0;
         self.inbound.expect(usize::MAX);
         while taken < LINGER_BYTES_MAX {

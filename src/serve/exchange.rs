@@ -15,11 +15,11 @@ use super::{
 };
 use crate::{
     auth,
-    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, UpstreamSlot},
+    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span, UpstreamSlot},
     rt::{Outbox, Runtime},
     table::Table,
     telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
-    wire::Framing,
+    wire::{Framing, RequestHead, Version},
 };
 use std::sync::Arc;
 
@@ -56,6 +56,8 @@ pub struct Story {
     pub table: Arc<Table>,
     /// When its head was complete.
     pub started: Mono,
+    /// When the client's patience ends: by then it must have the head of an answer.
+    pub until: Mono,
     /// What the log will tell.
     pub record: Record,
     /// Where the record goes; `None` once it has gone there.
@@ -124,6 +126,7 @@ async fn tell<R: Runtime>(
     };
     client.body_was_read();
     story.has_body(&body, shard.rt.now());
+    story.until = shard.rt.now().after(patience(&table, &client.head, client.head_bytes.live()));
     let upstream = plan(&table, caller, door, &mut body, story)?;
     let order = Order::new(&table, upstream, door, &client.head, client.head_bytes.live(), &body)?;
     let answered = attempt::attempt(shard, client, &order, &mut body, story).await?;
@@ -131,6 +134,14 @@ async fn tell<R: Runtime>(
     drop((order, body));
     verdict(answered.head.status, story)?;
     relay::relay(shard, client, answered, story).await
+}
+
+/// How long the client waits for the head of an answer: as the configuration has it, or less if the client says so.
+fn patience(table: &Table, head: &RequestHead, bytes: &[u8]) -> Span {
+    let said =
+        head.field(bytes, "x-stainless-timeout").and_then(|seconds| std::str::from_utf8(seconds).ok()?.parse().ok());
+    let said = said.filter(|seconds| *seconds > 0).map_or(Span(u64::MAX), Span::from_secs);
+    table.patience.first_byte.min(said)
 }
 
 /// Where the request goes. An alias is put into the body here, and nowhere else is a body touched.
@@ -183,6 +194,13 @@ fn verdict(status: u16, story: &Story) -> Result<(), Failure> {
                 ),
             ))
         }
+        300..=303 | 305..=399 => {
+            let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
+            let text = format!(
+                "{upstream} answered with a redirect (HTTP {status}). The operator has to correct its `base_url`."
+            );
+            Err(Failure::new(Kind::UpstreamMoved, text))
+        }
         _ => Ok(()),
     }
 }
@@ -201,6 +219,7 @@ async fn reply<R: Runtime>(
         retry_after_s: None,
         reason: "",
         origin: Origin::Gateway,
+        allow: "",
         json,
         close,
     };
@@ -234,12 +253,13 @@ impl Story {
         record.method = Text::new(client.head.method.of(bytes));
         record.path = Text::new(client.head.path(bytes));
         record.client = ClientName::of(client.head.field(bytes, "user-agent").unwrap_or_default());
-        Story { table, started, record, core: Some(Arc::clone(&shard.core)) }
+        Story { until: started, table, started, record, core: Some(Arc::clone(&shard.core)) }
     }
 
     /// Whether the connection may carry another exchange after this one.
     pub fn may_go_on<R: Runtime>(&self, shard: &Shard<R>, client: &Client<R::Outbox>) -> bool {
-        client.head.keep_alive && !shard.is_draining()
+        // An HTTP/1.0 client would have to be told that the connection stays; it is simpler to let it come again.
+        client.head.keep_alive && client.head.version == Version::Http11 && !shard.is_draining()
     }
 
     /// The exchange fails.

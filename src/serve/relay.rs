@@ -71,6 +71,7 @@ pub async fn relay<R: Runtime>(
     let close = frame == Frame::Close || !story.may_go_on(shard, client);
     story.record.status = answered.head.status;
     let content_type = answered.head.field(answered.bytes.live(), "content-type").unwrap_or_default();
+    let encoded = answered.head.field(answered.bytes.live(), "content-encoding").is_some_and(|c| c != b"identity");
     story.record.stream = content_type.get(..17).is_some_and(|t| t.eq_ignore_ascii_case(b"text/event-stream"));
     if answered.head.status >= 400 {
         story.record.origin = Some(Origin::Upstream);
@@ -91,7 +92,7 @@ pub async fn relay<R: Runtime>(
         request: &mut client.head_bytes,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
-        events: (story.record.stream && frame == Frame::Chunks).then(Events::default),
+        events: (story.record.stream && !encoded && frame == Frame::Chunks).then(Events::default),
         head: Some(head),
         surplus: false,
         sent_bytes: 0,
@@ -162,9 +163,17 @@ fn render_head<O: Outbox>(answered: &Answered<O>, story: &Story, frame: Frame, c
     answer_fields(&mut out, &answered.head, bytes);
     stamp(&mut out, story, Origin::Upstream.slug(), story.record.reason);
     match frame {
+        Frame::None => {
+            // What the body would have been long, where that is known (RFC 9110 section 9.3.2).
+            if let Some(length) = answered.head.field(bytes, "content-length") {
+                out.extend(b"content-length: ");
+                out.extend(length);
+                out.extend(b"\r\n");
+            }
+        }
         Frame::Length(length) => push_number(&mut out, b"content-length: ", length),
         Frame::Chunks => out.extend(b"transfer-encoding: chunked\r\n"),
-        Frame::None | Frame::Close => {}
+        Frame::Close => {}
     }
     if close {
         out.extend(b"connection: close\r\n");
@@ -194,6 +203,17 @@ impl Events {
             (false, Progress { block_finished: false, .. }) => Telling::Event,
             _ => Telling::Silence,
         }
+    }
+
+    /// At the end of the upstream's bytes: whether they were a whole stream.
+    fn are_whole(&mut self) -> bool {
+        let mut partial = self.partial.is_some() || self.split;
+        if self.scanner.finish() {
+            self.progress.saw(self.scanner.name());
+            self.count += 1;
+            partial = false;
+        }
+        !partial && self.progress.ended
     }
 
     /// Takes payload in; gives out what can be sent: whole events, or what is too long to wait for.
@@ -288,6 +308,10 @@ impl<O: Outbox> Flow<'_, O> {
                 }
                 Read::End => {
                     self.decoder.eof().map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
+                    // Where the close is the end of the framing, only the events can tell an end from a break.
+                    if self.events.as_mut().is_some_and(|events| !events.are_whole()) {
+                        return Err(Broken::Answer(Kind::AnswerBroken));
+                    }
                     let out = self.last(None);
                     self.write(shard, &mut ticker, out).await?;
                     self.surplus = true;

@@ -33,6 +33,8 @@ pub struct Saw {
     pub raw: Vec<u8>,
     /// Bytes of its requests that it has sent.
     pub sent: usize,
+    /// For each request, when its first byte could be handed over.
+    pub began_at: Vec<Mono>,
     /// For each request, when its last byte was handed over.
     pub asked_at: Vec<Mono>,
     /// When and how it went before its time.
@@ -69,6 +71,7 @@ impl Client {
             reader: Reader::new(Side::Answers(heads)),
             raw: Vec::new(),
             sent: 0,
+            began_at: Vec::new(),
             asked_at: Vec::new(),
             left: None,
             ended: None,
@@ -303,7 +306,8 @@ impl Client {
     /// Sends one request in pieces; false when the client stops first or the connection is gone.
     async fn send(&self, outbox: &mut PipeOutbox, wire: &[u8], waits: bool) -> bool {
         let head = wire.windows(4).position(|end| end == b"\r\n\r\n").map_or(0, |at| at + 4);
-        let start = self.saw.borrow().sent;
+        let (start, now) = (self.saw.borrow().sent, self.world.now());
+        self.saw.borrow_mut().began_at.push(now);
         let mut from = 0;
         while from < wire.len() {
             let mut to = if self.world.chance(2) {

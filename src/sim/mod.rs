@@ -19,7 +19,7 @@ use crate::{
     base::{Mono, Span},
     net::Conn,
     rt::{Runtime, Socket},
-    serve::{self, Shard, shard::Shared},
+    serve::{self, Shard, drain, shard::Shared},
     table::live::{Addresses, Live},
     telemetry::{Core, Record},
 };
@@ -151,9 +151,9 @@ impl Stage {
             *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None, refused: false };
         }
         let shared = Shared {
-            table: Arc::new(ArcSwap::from_pointee(plan.table())),
+            table: Arc::new(ArcSwap::from_pointee(plan.table(false))),
             live: Arc::new(ArcSwap::from_pointee(live)),
-            tls: Arc::new(plan.sites.iter().map(|_| None).collect()),
+            tls: Arc::new(ArcSwap::from_pointee(plan.sites.iter().map(|_| None).collect())),
             bodies: Arc::new(AtomicU64::new(0)),
             draining: Arc::new(AtomicBool::new(false)),
         };
@@ -212,7 +212,8 @@ impl Stage {
         loop {
             self.world.sleep_until(self.world.now().after(HOUSEKEEPING)).await;
             self.pool_max.set(self.pool_max.get().max(self.shard.pool.borrow().len()));
-            self.shard.pool.borrow_mut().sweep(self.world.now());
+            let table = self.shard.table();
+            self.shard.pool.borrow_mut().sweep(self.world.now(), |slot| table.upstream(slot).is_some());
             self.records.borrow_mut().extend(std::iter::from_fn(|| self.core.pop()));
             let is_quiet = self.core.counters.connections.get() == 0 && clients.iter().all(|client| client.is_done());
             let is_late = self.world.now() > Mono::default().after(Span::from_secs(20_000));
@@ -233,12 +234,26 @@ impl Stage {
                 stage.world.jump_wall(by_ms);
             });
         }
-        if let Some(at_ms) = plan.drains_at_ms {
+        if let Some((at_ms, _)) = plan.reload {
+            let (stage, table) = (Rc::clone(self), Arc::new(plan.table(true)));
+            self.world.spawn(async move {
+                stage.world.sleep_until(Mono::default().after(Span::from_ms(at_ms))).await;
+                stage.world.note("reload", 0, 0);
+                stage.shared.table.store(table);
+            });
+        }
+        if let (Some(at_ms), Some([closes, ends])) = (plan.drains_at_ms, plan.drain()) {
             let stage = Rc::clone(self);
             self.world.spawn(async move {
                 stage.world.sleep_until(Mono::default().after(Span::from_ms(at_ms))).await;
                 stage.world.note("drain", 0, 0);
                 stage.shared.draining.store(true, Ordering::Relaxed);
+                stage.world.sleep_until(closes).await;
+                stage.world.note("drain: closing", 0, 0);
+                stage.shard.drain.advance(drain::Stage::Closing);
+                stage.world.sleep_until(ends).await;
+                stage.world.note("drain: ending", 0, 0);
+                stage.shard.drain.advance(drain::Stage::Ending);
             });
         }
     }

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     auth::key,
-    base::{CallerSlot, Span, TeamSlot, UpstreamSlot, Wall},
+    base::{CallerSlot, Mono, Span, TeamSlot, UpstreamSlot, Wall},
     table::{
         Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-        Provider, RuntimeSettings, SecretLine, Table, Target, Team, Upstream,
+        Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Team, Upstream,
     },
 };
 use std::net::SocketAddr;
@@ -130,6 +130,8 @@ pub struct Plan {
     pub jumps: Vec<(u64, i64)>,
     /// When the process begins to drain, in ms.
     pub drains_at_ms: Option<u64>,
+    /// When a new configuration comes into force, in ms, and whose key it switches off.
+    pub reload: Option<(u64, usize)>,
     /// How the bytes of upstream connections travel.
     pub manner: Manner,
     /// Some client connection's task panics.
@@ -157,9 +159,11 @@ impl Plan {
             spurious: dice.chance(4),
             jumps: Vec::new(),
             drains_at_ms: dice.chance(6).then(|| dice.below(20_000) as u64),
+            reload: None,
             manner: manner(dice),
             panics: dice.chance(10),
         };
+        plan.reload = dice.chance(3).then(|| (dice.size(20_000) as u64, dice.below(plan.people.len())));
         if dice.chance(4) {
             plan.jumps = (0..3)
                 .map(|_| (dice.below(30_000) as u64, dice.between(0, 200_000_000) as i64 - 100_000_000))
@@ -215,18 +219,28 @@ impl Plan {
         text
     }
 
-    /// The configuration that says all this.
-    pub fn table(&self) -> Table {
+    /// When a drain lets no idle connection live on, and when it breaks what still streams.
+    pub fn drain(&self) -> Option<[Mono; 2]> {
+        let begins = Mono::default().after(Span::from_ms(self.drains_at_ms?));
+        let closes = begins.after(self.patience.drain_grace);
+        Some([closes, closes.after(self.patience.drain)])
+    }
+
+    /// The configuration that says all this: the first one, or the one that takes its place.
+    pub fn table(&self, is_reloaded: bool) -> Table {
+        let switched_off = self.reload.filter(|_| is_reloaded).map(|(_, person)| person);
         let mut digests = Digests::default();
         for (at, person) in self.people.iter().enumerate() {
             digests.add(key::digest(person.key.as_bytes()), CallerSlot(at as u32));
         }
+        let people = self.people.iter().enumerate();
         Table {
-            generation: 1,
+            generation: 1 + u64::from(is_reloaded),
             org: Org { contact: Some("#ops".into()), timezone: "UTC".into() },
             listeners: vec![Listener {
                 address: SocketAddr::from(([127, 0, 0, 1], 80)),
                 plaintext: true,
+                tls: None,
                 hosts: Hosts::Any,
                 refuse_cross_site: false,
             }],
@@ -235,12 +249,13 @@ impl Plan {
             upstreams: self.sites.iter().map(upstream).collect(),
             models: self.rules.iter().map(model).collect(),
             teams: self.people.iter().enumerate().map(|(at, person)| team(at, person)).collect(),
-            callers: self.people.iter().enumerate().map(|(at, person)| caller(at, person)).collect(),
+            callers: people.map(|(at, person)| caller(at, person, switched_off == Some(at))).collect(),
             digests,
             bounds: self.bounds,
             patience: self.patience,
             runtime: RuntimeSettings::default(),
             log: LogFormat::Json,
+            slots: Slots::default(),
         }
     }
 }
@@ -253,8 +268,9 @@ fn site(dice: &mut Dice, number: usize) -> Site {
     } else {
         ("x-api-key".to_owned(), secret)
     };
-    let moods: &[[usize; 3]] = match dice.below(8) {
+    let moods: &[[usize; 3]] = match dice.below(9) {
         0 => &[[0, 10, 0], [10, 0, 0]],
+        4 => &[[0, 5, 5], [0, 0, 10]],
         1 => &[[0, 0, 10], [10, 0, 0]],
         2 => &[[6, 3, 1], [7, 3, 0]],
         3 => &[[0, 10, 0]],
@@ -314,7 +330,8 @@ fn patience(dice: &mut Dice) -> Patience {
         idle: secs(6, 40),
         write_stall: secs(6, 40),
         keep_alive: secs(5, 75),
-        ..Patience::default()
+        drain_grace: secs(0, 3),
+        drain: secs(1, 20),
     }
 }
 
@@ -415,14 +432,14 @@ fn team(at: usize, person: &Person) -> Team {
     Team { name: format!("team-{at}").into(), access }
 }
 
-fn caller(at: usize, person: &Person) -> Caller {
+fn caller(at: usize, person: &Person, is_switched_off: bool) -> Caller {
     Caller {
         name: format!("caller-{at}").into(),
         owner: None,
         team: Some(TeamSlot(at as u32)),
         access: Access::default(),
         expires: Some(crate::table::Expiry { at: Wall(u64::MAX), day: "never".into() }),
-        disabled: person.refused.is_some(),
+        disabled: is_switched_off || person.refused.is_some(),
         class: Class::default(),
     }
 }

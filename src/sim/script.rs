@@ -192,7 +192,7 @@ impl Script {
     fn fault(&mut self, dice: &mut Dice, patience_ms: u64) {
         match dice.below(14) {
             0..=2 => {
-                self.written = dice.below(self.body_end + 1);
+                self.written = dice.below(self.body_end);
                 self.then = *dice.pick(&[Then::Close, Then::Close, Then::Reset, Then::Silence]);
             }
             3 if self.head_end < self.body_end => {

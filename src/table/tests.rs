@@ -72,6 +72,7 @@ fn table(models: Vec<Model>, teams: Vec<Team>, callers: Vec<Caller>) -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     }
 }
 

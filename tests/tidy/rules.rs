@@ -18,6 +18,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("worker", 6),
     ("control", 7),
     ("boot", 8),
+    ("sim", 8),
     ("cli", 9),
 ];
 /// Modules that hold no async, no socket, no clock and no file.

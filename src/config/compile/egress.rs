@@ -247,6 +247,14 @@ mod tests {
         fn list(&self, _: &Path) -> io::Result<Vec<String>> {
             Ok(Vec::new())
         }
+
+        fn is_open_to_all(&self, _: &Path) -> bool {
+            false
+        }
+
+        fn now(&self) -> crate::base::Wall {
+            crate::base::Wall(0)
+        }
     }
 
     fn load(upstream: &str, vars: &[(&str, &str)]) -> Result<Table, String> {

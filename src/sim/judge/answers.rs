@@ -2,7 +2,7 @@
 
 use super::{Court, rule};
 use crate::{
-    base::{bounds::EVENT_BYTES_MAX, failure::TABLE},
+    base::{Mono, Span, bounds::EVENT_BYTES_MAX, failure::TABLE},
     serve::edits::{self, Direction},
     sim::{
         client::Saw,
@@ -15,6 +15,8 @@ use crate::{
 };
 use memchr::memmem;
 
+/// How long a request can be on its way.
+const IN_FLIGHT: Span = Span::from_secs(10);
 /// How the error event of forebay's own begins.
 const TOLD: &[u8] = b"event: error\ndata: {\"type\":\"error\",\"error\":{";
 
@@ -26,7 +28,8 @@ pub fn judge(court: &mut Court<'_>) {
         }
         secrets(court, saw);
         for (at, (asked, message)) in visit.asks.iter().zip(&saw.reader.messages).enumerate() {
-            let case = Case { visit, saw, asked, message, last: at + 1 == saw.reader.messages.len() };
+            let began = saw.began_at.get(at).copied().unwrap_or_default();
+            let case = Case { visit, saw, asked, message, began, last: at + 1 == saw.reader.messages.len() };
             one(court, &case);
         }
         unanswered(court, visit, saw);
@@ -39,23 +42,35 @@ struct Case<'a> {
     saw: &'a Saw,
     asked: &'a Asked,
     message: &'a Message,
+    /// When the client began to ask.
+    began: Mono,
     last: bool,
 }
 
 impl Case<'_> {
-    /// The client has not done its part, so that nothing is owed to it.
-    fn is_excused(&self) -> bool {
-        is_excused(self.visit, self.saw)
-    }
-
     fn told(&self) -> String {
         format!("request {}: {} {:?}", self.asked.id, self.message.first, self.message.field("x-forebay-reason"))
     }
 }
 
-/// It left, or stopped reading or sending for a while, or its connection's task had the injected panic.
-fn is_excused(visit: &Visit, saw: &Saw) -> bool {
-    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some()
+/// Nothing is owed to a client that left, that stopped reading or sending for a while, whose task had the injected
+/// panic, that still streamed when a drain came to its end, or whose connection had to be reset: that is how an answer without framing is seen to be broken, and it takes
+/// with it what is still on its way.
+fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
+    let breaks = |asked: &Asked| {
+        let mut attempts = court.attempts(asked.id);
+        asked.is_old && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
+    };
+    let drained = |(last, [_, ends]): (&Message, [Mono; 2])| saw.last.max(last.head_at) >= ends;
+    let was_drained = saw.reader.messages.last().zip(court.plan.drain()).is_some_and(drained);
+    let was_reset = saw.ended.is_some_and(|(_, clean)| !clean) && visit.asks.iter().any(breaks);
+    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some() || was_reset || was_drained
+}
+
+/// Whether forebay must have got the whole answer.
+fn is_benign(court: &Court<'_>, script: &Script) -> bool {
+    let patience = court.plan.patience;
+    script.is_benign(patience.first_byte.as_ms().min(patience.idle.as_ms()))
 }
 
 fn secrets(court: &mut Court<'_>, saw: &Saw) {
@@ -74,11 +89,15 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if !case.last && (closes || !case.message.is_complete) {
         court.breach(rule::AFTER, case.told());
     }
+    if court.plan.drains_at_ms.is_some_and(|ms| case.began.0 > ms * 1_000_000) && !closes {
+        court.breach(rule::DRAIN, case.told());
+    }
     let reason = case.message.field("x-forebay-reason").unwrap_or_default();
+    generation(court, case, reason);
     if case.message.field("x-forebay-origin") == Some("upstream") && matches!(reason, "" | "upstream_answer") {
         return relayed(court, case);
     }
-    if !case.message.is_complete && !case.is_excused() && !is_cut_short(case) {
+    if !case.message.is_complete && !is_excused(court, case.visit, case.saw) && !is_cut_short(case) {
         court.breach(rule::WHOLE, format!("an answer of forebay's own is incomplete: {}", case.told()));
     }
     let allowed = allowed(court, case.saw, case.asked);
@@ -88,6 +107,21 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     let status = TABLE.iter().find(|row| row.reason == reason).map_or(200, |row| row.status[0]);
     if status != case.message.status() {
         court.breach(rule::CAUSE, format!("{} is a {status}", case.told()));
+    }
+}
+
+/// Which configuration was in force.
+fn generation(court: &mut Court<'_>, case: &Case<'_>, reason: &str) {
+    let generation = case.message.field("x-forebay-generation").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let name = case.message.field("x-forebay-request-id").unwrap_or_default();
+    if court.records.get(name).is_some_and(|record| record.generation != generation) {
+        court.breach(rule::LOG, format!("{}: generation {generation} is not the log's", case.told()));
+    }
+    let Some((ms, person)) = court.plan.reload else { return };
+    let is_behind = case.began.0 > ms * 1_000_000;
+    let is_switched_off = case.asked.person == Some(person) && case.asked.target != "/api/hello";
+    if is_behind && (generation != 2 || is_switched_off && case.message.field("x-sim-id").is_some()) {
+        court.breach(rule::RELOAD, format!("{} of generation {generation} {reason}", case.told()));
     }
 }
 
@@ -110,7 +144,7 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
     let (best, is_whole) = script.at_best();
     let payload = best.map(|message| message.body).unwrap_or_default();
     let got = &case.message.body;
-    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"forebay: the upstream").is_some());
+    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"\"message\":\"forebay: ").is_some());
     let passed = told.map_or(got.as_slice(), |at| &got[..at]);
     if case.asked.is_head() {
         return;
@@ -119,13 +153,16 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
         let at = payload.iter().zip(passed).position(|(a, b)| a != b).unwrap_or(payload.len());
         court.breach(rule::ANSWER_BYTES, format!("{} differs at {at} of {}", case.told(), payload.len()));
     }
-    if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() {
+    // What comes behind a stream's last event may be lost with the connection.
+    let is_enough = !is_benign(court, script) && script.is_stream && has_ended(passed);
+    if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() && !is_enough {
         court
             .breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
     }
-    let patience = court.plan.patience;
-    let is_benign = script.is_benign(patience.first_byte.as_ms().min(patience.idle.as_ms()));
-    if is_benign && (!case.message.is_complete || told.is_some()) && !case.is_excused() {
+    if is_benign(court, script)
+        && (!case.message.is_complete || told.is_some())
+        && !is_excused(court, case.visit, case.saw)
+    {
         court.breach(rule::WHOLE, format!("{}: {} of {} bytes", case.told(), passed.len(), payload.len()));
     }
     broken(court, case, script, passed, told.is_some(), is_whole);
@@ -139,7 +176,7 @@ fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, passed: &[u8]
         court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
     }
     let is_cut = told || !case.message.is_complete;
-    if script.is_stream && in_chunks && is_cut && !case.is_excused() {
+    if script.is_stream && in_chunks && is_cut && !is_excused(court, case.visit, case.saw) {
         let border = borders(passed).last().copied().unwrap_or(0);
         let is_split = passed.len() - border > EVENT_BYTES_MAX;
         if border != passed.len() && (told || !is_split) {
@@ -212,7 +249,8 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
     let Some(record) = court.records.get(name).copied() else { return };
     let ending = record.ending.slug();
     let is_clean = case.message.is_complete && !told;
-    if (ending == "complete") != is_clean && !case.is_excused() && !has_ended(&case.message.body) {
+    if (ending == "complete") != is_clean && !is_excused(court, case.visit, case.saw) && !has_ended(&case.message.body)
+    {
         court.breach(rule::LOG, format!("{}: the log says {ending}, complete: {is_clean}", case.told()));
     }
 }
@@ -230,11 +268,21 @@ fn allowed(court: &Court<'_>, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
     if saw.idled.0 > 0 {
         allowed.push("request_timeout");
     }
+    if court.plan.reload.is_some_and(|(_, person)| asked.person == Some(person)) {
+        allowed.push("key_disabled");
+    }
+    if court.plan.drain().is_some() {
+        allowed.push("draining");
+    }
     match &asked.expect {
         Expect::Own(reasons) => allowed.extend_from_slice(reasons),
         Expect::Site(site) => {
             if court.plan.sites[*site].is_flaky() {
                 allowed.extend(["connect_failed", "connect_timeout"]);
+            }
+            if court.seen.upstreams.lines.iter().any(|line| line.site == *site && line.had_surplus) {
+                // It can come so late that it looks like the answer to the next request.
+                allowed.push("answer_malformed");
             }
             for attempt in court.attempts(asked.id) {
                 faults(court, attempt, &asked.scripts[attempt.script], &mut allowed);
@@ -249,9 +297,6 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     if attempt.was_stale {
         return;
     }
-    if court.lines.get(&attempt.connection).is_some_and(|line| line.had_surplus) {
-        allowed.push("answer_malformed");
-    }
     if script.is_malformed || script.interim > 8 {
         allowed.push("answer_malformed");
     }
@@ -260,7 +305,7 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     }
     let before_head = script.written < script.head_end;
     let loses = script.then == Then::Reset || script.reads != Reads::Whole && script.then != Then::Next;
-    let is_broken = !script.is_benign(court.plan.patience.idle.as_ms());
+    let is_broken = !is_benign(court, script);
     if is_broken && script.written >= script.head_end {
         // It broke before anything of it had been passed on.
         allowed.extend(["answer_broken", "answer_idle"]);
@@ -284,7 +329,9 @@ fn unanswered(court: &mut Court<'_>, visit: &Visit, saw: &Saw) {
     let answers = &saw.reader.messages;
     let is_over = answers.last().is_some_and(|last| !last.is_complete || last.field("connection") == Some("close"));
     let Some(asked) = visit.asks.get(answers.len()) else { return };
-    if is_over || is_excused(visit, saw) || saw.asked_at.len() <= answers.len() || saw.reader.fault.is_some() {
+    // An idle connection is closed by a drain, whatever is on its way to it.
+    let is_over = is_over || court.plan.drain().is_some_and(|[closes, _]| saw.last.after(IN_FLIGHT) >= closes);
+    if is_over || is_excused(court, visit, saw) || saw.asked_at.len() <= answers.len() || saw.reader.fault.is_some() {
         return;
     }
     court.breach(rule::ANSWERED, format!("request {} ({} {})", asked.id, asked.method, asked.target));

@@ -8,7 +8,7 @@ mod timing;
 use super::{
     Observed,
     plan::{Plan, Visit},
-    provider::{Attempt, Line},
+    provider::Attempt,
     request::Asked,
 };
 use crate::telemetry::Record;
@@ -55,6 +55,10 @@ pub mod rule {
     pub const SECRETS: &str = "secrets stay on their side";
     /// At most one replay, and only of a request that got no byte on a reused connection.
     pub const REPLAY: &str = "a request is replayed once, if it was never heard";
+    /// Whose key a reload switched off gets nothing more.
+    pub const RELOAD: &str = "a reload is in force for every request behind it";
+    /// Once a drain has begun, no connection goes on.
+    pub const DRAIN: &str = "a drain lets no connection go on";
     /// The upstream is left when the client has left.
     pub const GONE: &str = "the upstream is left with the client";
     /// No wait is longer than its timeout.
@@ -67,7 +71,6 @@ struct Court<'a> {
     seen: &'a Observed,
     asks: HashMap<u32, (&'a Visit, &'a Asked)>,
     records: HashMap<String, &'a Record>,
-    lines: HashMap<u64, &'a Line>,
     breaches: Breaches,
 }
 
@@ -95,7 +98,6 @@ pub fn judge(plan: &Plan, seen: &Observed) -> Breaches {
         seen,
         asks: asks.collect(),
         records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
-        lines: seen.upstreams.lines.iter().map(|line| (line.connection, line)).collect(),
         breaches: seen.live.clone(),
     };
     rest(&mut court);
