@@ -4,7 +4,7 @@
 use crate::{
     base::{Rng, Span, UpstreamSlot},
     control::{self, Format, Outputs, Signals},
-    net::{listener, tls},
+    net::{Tls, listener, tls},
     rt::ring::{mono, wall},
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
@@ -12,7 +12,7 @@ use crate::{
     worker::{self, Assignment, Cpus},
 };
 use arc_swap::ArcSwap;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -164,7 +164,7 @@ fn start_workers(
             force_epoll,
             core: Arc::clone(core),
             shared: shared.clone(),
-            seed: seeds.next(),
+            seed: seeds.draw(),
         };
         let name = format!("forebay-{number}");
         workers.push(thread::Builder::new().name(name).spawn(move || worker::run(assignment))?);
@@ -173,12 +173,17 @@ fn start_workers(
 }
 
 impl Running {
-    /// Waits for SIGINT or SIGTERM, then drains and ends.
+    /// Waits for SIGINT or SIGTERM, then drains and ends; a second one ends at once, with exit code 1.
     ///
     /// # Errors
     /// A worker's, when its event loop ended by one.
     pub fn until_signal(self, mut signals: Signals) -> io::Result<()> {
         signals.wait();
+        // Who asks twice does not want to wait.
+        thread::Builder::new().name("forebay-signals".into()).spawn(move || {
+            signals.wait();
+            std::process::exit(1);
+        })?;
         self.stop()
     }
 
@@ -199,7 +204,7 @@ impl Running {
 }
 
 /// TLS settings by upstream; they are shared by all workers.
-fn client_tls(table: &Table) -> Result<Vec<Option<(Arc<ClientConfig>, ServerName<'static>)>>, BootError> {
+fn client_tls(table: &Table) -> Result<Vec<Option<Tls>>, BootError> {
     table
         .upstreams
         .iter()

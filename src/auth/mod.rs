@@ -152,7 +152,7 @@ fn is_ours(what: Stranger) -> bool {
 fn conflict() -> Failure {
     Failure::new(
         Kind::CredentialsConflict,
-        "two keys came that belong to two callers, one in `authorization` and one in `x-api-key`. Keep one: run `unset \
+        "two keys came that belong to two callers, one in `authorization` and one in the API key header. Keep one: run `unset \
          ANTHROPIC_API_KEY`, and leave ANTHROPIC_AUTH_TOKEN.",
     )
 }
@@ -178,14 +178,14 @@ fn one(place: Place, what: Stranger) -> Failure {
         Stranger::Kind(KeyKind::Forebay) => (
             Kind::CredentialUnknown,
             format!(
-                "the forebay key in `{header}` is not known here: it was revoked or replaced, or it belongs to another \
+                "the forebay key in {header} is not known here: it was revoked or replaced, or it belongs to another \
                  gateway. {SET_KEY} last, or ask for a new one."
             ),
         ),
         Stranger::Kind(KeyKind::ForebayMistyped) => (
             Kind::CredentialMistyped,
             format!(
-                "the forebay key in `{header}` has a typing error or is cut off: its checksum does not fit. Copy it \
+                "the forebay key in {header} has a typing error or is cut off: its checksum does not fit. Copy it \
                  again, all {} characters.",
                 key::KEY_BYTES
             ),
@@ -195,20 +195,21 @@ fn one(place: Place, what: Stranger) -> Failure {
             format!("`authorization` came without the scheme `Bearer`. {SET_KEY}; Claude Code adds the scheme."),
         ),
         Stranger::Kind(_) => {
+            let kind = kind_of(what);
             let leftover = if place == Place::XApiKey { " Run `unset ANTHROPIC_API_KEY`." } else { "" };
             let (what, header) = (noun(what), header);
-            let message =
-                format!("{what} came in `{header}`, which is not a key of this gateway.{leftover} {SET_KEY}.");
-            (Kind::CredentialUnknown, message)
+            let message = format!("{what} came in {header}, which is not a key of this gateway.{leftover} {SET_KEY}.");
+            (kind, message)
         }
     };
     Failure::new(kind, message)
 }
 
 fn two(a: (Place, Stranger), b: (Place, Stranger)) -> Failure {
-    let told = |(place, what): (Place, Stranger)| format!("{} in `{}`", noun(what), header(place));
+    let told = |(place, what): (Place, Stranger)| format!("{} in {}", noun(what), header(place));
+    let is_login = |(_, what)| kind_of(what) == Kind::LoginMisdirected;
     Failure::new(
-        Kind::CredentialUnknown,
+        if is_login(a) || is_login(b) { Kind::LoginMisdirected } else { Kind::CredentialUnknown },
         format!(
             "{} and {} came; neither is a key of this gateway. Run `unset ANTHROPIC_API_KEY`. {SET_KEY}.",
             told(a),
@@ -217,10 +218,19 @@ fn two(a: (Place, Stranger), b: (Place, Stranger)) -> Failure {
     )
 }
 
+fn kind_of(what: Stranger) -> Kind {
+    match what {
+        Stranger::Kind(KeyKind::ClaudeLogin) => Kind::LoginMisdirected,
+        Stranger::Kind(_) | Stranger::Scheme => Kind::CredentialUnknown,
+    }
+}
+
+/// How a text names the header. Never by `x-api-key`: a message with that word in it makes Claude Code show a text of
+/// its own instead (seen with 2.1.330).
 fn header(place: Place) -> &'static str {
     match place {
-        Place::Authorization => "authorization",
-        Place::XApiKey => "x-api-key",
+        Place::Authorization => "`authorization`",
+        Place::XApiKey => "the API key header",
     }
 }
 

@@ -115,7 +115,7 @@ fn refusals_name_the_kind_that_came() {
         ),
         (
             &[("x-api-key", "sk-ant-api03-secretsecret")],
-            "an Anthropic API key came in `x-api-key`, which is not a key of this gateway. Run `unset ANTHROPIC_API_KEY`. \
+            "an Anthropic API key came in the API key header, which is not a key of this gateway. Run `unset ANTHROPIC_API_KEY`. \
              Set ANTHROPIC_AUTH_TOKEN to the fby_ key",
         ),
         (&[("authorization", "Bearer sk-or-v1-secretsecret")], "an OpenRouter key came in `authorization`"),
@@ -124,12 +124,14 @@ fn refusals_name_the_kind_that_came() {
         (&[("authorization", "Basic c2VjcmV0c2VjcmV0")], "`authorization` came without the scheme `Bearer`"),
         (
             &[("x-api-key", "sk-ant-api03-secretsecret"), ("authorization", "Bearer sk-ant-oat01-secretsecret")],
-            "an Anthropic API key in `x-api-key` and a claude.ai login in `authorization` came; neither",
+            "an Anthropic API key in the API key header and a claude.ai login in `authorization` came; neither",
         ),
     ];
     for (fields, start) in cases {
         let failure = refused(fields);
-        assert_eq!(failure.kind, Kind::CredentialUnknown);
+        // A login is told by a status of its own: a 401 would make Claude Code renew it and ask again.
+        let login = start.contains("claude.ai");
+        assert_eq!(failure.kind, if login { Kind::LoginMisdirected } else { Kind::CredentialUnknown });
         assert!(failure.message.starts_with(start), "{}", failure.message);
     }
 }

@@ -109,6 +109,9 @@ failures! {
     CredentialMissing: Client "credential_missing" [401 401 401 401] "authentication_error" Some(false);
     /// A credential came that is not one of ours: another service's, or unknown.
     CredentialUnknown: Client "credential_unknown" [401 401 401 401] "authentication_error" Some(false);
+    /// A claude.ai login came where a key is due. Not a 401: Claude Code would renew the login and ask again, and
+    /// tell its user to log in.
+    LoginMisdirected: Client "login_misdirected" [421 421 421 421] "authentication_error" Some(false);
     /// One of our keys with a typing error: its checksum does not fit.
     CredentialMistyped: Client "credential_mistyped" [401 401 401 401] "authentication_error" Some(false);
     /// Two credentials came that name two callers.

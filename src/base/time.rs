@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub u64);
 
-/// A moment on the monotonic clock, in nanoseconds since the process's epoch. Never goes back.
+/// A moment on the monotonic clock, in nanoseconds; its zero is the machine's affair. Never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(pub u64);
 
@@ -46,6 +46,7 @@ impl Span {
 
 impl Mono {
     /// The moment `span` later; saturates.
+    #[must_use]
     pub const fn after(self, span: Span) -> Mono {
         Mono(self.0.saturating_add(span.0))
     }

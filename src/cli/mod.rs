@@ -1,12 +1,33 @@
-//! The commands, one file each; this one only tells them apart.
+//! The commands, one file each; this one only tells them apart. They speak to people, so this is the floor that writes
+//! to standard output.
 
-pub mod serve;
+mod check;
+mod demo;
+mod doctor;
+mod env;
+mod keys;
+mod serve;
+mod sim;
 
-use clap::{Parser, Subcommand};
-use std::{io::Write, process::ExitCode};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
+use clap::{Args, Parser, Subcommand};
+
+/// Exit code: done, and all is well.
+pub const OK: u8 = 0;
+/// Exit code: done, and something is wrong with what was looked at.
+pub const WRONG: u8 = 1;
+/// Exit code: could not be done as asked: wrong usage, or something missing.
+pub const USAGE: u8 = 2;
+
+/// What every command's help ends with.
+const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 something is wrong with what was looked at; 2 wrong usage.";
+
+/// The edge router that an engineering org puts in front of its coding agents.
 #[derive(Parser)]
-#[command(name = "forebay", version, about = "The edge router for an organisation's coding agents")]
+#[command(name = "forebay", version, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -14,18 +35,97 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve clients.
+    /// Run the router.
     Serve(serve::Args),
+    /// Run the router in front of a simulated provider, and say how to point `claude` at it.
+    Demo(demo::Args),
+    /// Read a configuration and tell all that is wrong with it, each with its place and a hint.
+    Check(check::CheckArgs),
+    /// Go through a production checklist: OK, WARN or FAIL for each point, and what to do.
+    Doctor(DoctorArgs),
+    /// Print what a client needs to use this gateway.
+    Env(env::EnvArgs),
+    /// Make keys.
+    Keys(keys::KeysArgs),
+    /// Run the simulated provider alone, for load tests and to try a configuration.
+    Sim(sim::SimArgs),
+}
+
+/// `forebay doctor`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub struct DoctorArgs {
+    /// The configuration; without one, the environment is looked at as `serve` would.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object instead of lines.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Runs the command on the command line; its exit code is the process's.
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
+    let code = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Env(args) => env::run(&args),
+        Command::Keys(args) => keys::run(&args),
+        Command::Sim(args) => sim::run(args),
+    };
+    ExitCode::from(code)
+}
+
+/// An environment variable as text.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no fault of ours.
+fn say(text: &str) -> u8 {
+    write_all(&mut io::stdout().lock(), text)
+}
+
+/// Writes to standard error.
+fn complain(text: &str) -> u8 {
+    write_all(&mut io::stderr().lock(), text)
+}
+
+fn write_all(out: &mut dyn Write, text: &str) -> u8 {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => WRONG,
+        _ => OK,
     }
 }
 
-/// Says something to whoever started the command, on standard error. A closed one is nobody's fault.
-pub fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_that_people_script_against() {
+        for line in [
+            "forebay serve",
+            "forebay serve --config a.toml --listen 127.0.0.1:1",
+            "forebay demo",
+            "forebay check a.toml",
+            "forebay doctor --json",
+            "forebay env claude --format managed",
+            "forebay keys new --name a --team t --owner o --expires 90d",
+            "forebay keys new --from p.csv --out-dir d",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in ["forebay", "forebay check", "forebay keys new", "forebay keys new --from p.csv", "forebay env"] {
+            let error = Cli::try_parse_from(line.split(' ')).err().expect("refused");
+            assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
+        }
+    }
 }

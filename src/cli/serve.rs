@@ -1,104 +1,109 @@
 //! `forebay serve`: the router itself, from a configuration or, without one, in front of the Anthropic API for this
 //! machine.
 
-use super::say;
+use super::{EXIT_CODES, OK, USAGE, WRONG, complain, variable};
 use crate::{
     auth::key::{self, Secret},
-    boot::{self, Running},
+    boot::{self, BootError, Running},
     config,
     control::Signals,
     table::Table,
 };
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Where `serve` without a configuration listens.
-pub const LISTEN: &str = "127.0.0.1:8484";
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8484);
 
-/// The arguments of `forebay serve`.
-#[derive(clap::Args)]
+/// `forebay serve`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
-    /// The configuration; without one, ANTHROPIC_API_KEY is used and a key is made for this run.
-    #[arg(long, short, value_name = "FILE")]
+    /// The configuration; without one, ANTHROPIC_API_KEY is fronted on loopback for a key that is made for this run.
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Listen here; only without a configuration.
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    /// Listen here instead of where the configuration's only `[listen]` says.
+    #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Front this Anthropic-compatible API instead; only without a configuration.
+    /// Without a configuration: front this Anthropic-compatible API instead of Anthropic's own.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub upstream: Option<String>,
 }
 
-/// Serves until a signal. Exit code 0 after a drain, 1 when it cannot start, 2 for a usage error.
-pub fn run(args: &Args) -> ExitCode {
-    match &args.config {
-        Some(path) => match config::load(path, &|name| std::env::var(name).ok()) {
-            Ok(table) => serve(table, |_| {}),
-            Err(report) => {
-                say(&report.to_string());
-                ExitCode::from(1)
-            }
-        },
-        None => without_config(args),
+/// Runs the command; returns its exit code.
+pub(super) fn run(args: &Args) -> u8 {
+    let Some(path) = &args.config else { return without_config(args) };
+    let mut table = match config::load(path, &variable) {
+        Ok(table) => table,
+        Err(report) => {
+            complain(&report.to_string());
+            return WRONG;
+        }
+    };
+    if let Some(address) = args.listen {
+        let [listener] = table.listeners.as_mut_slice() else {
+            complain("forebay serve: --listen goes with a configuration that has one [listen]\n");
+            return USAGE;
+        };
+        if !address.ip().is_loopback() && !listener.plaintext {
+            complain("forebay serve: an address that other machines reach needs `plaintext = true` in [listen]\n");
+            return USAGE;
+        }
+        listener.address = address;
     }
+    serve(table, |_| {})
 }
 
-fn without_config(args: &Args) -> ExitCode {
-    let Ok(api_key) = std::env::var("ANTHROPIC_API_KEY") else {
-        say("forebay: there is neither --config FILE nor ANTHROPIC_API_KEY.\n\
-             Try `forebay demo` for a run without a provider, or set ANTHROPIC_API_KEY to front the Anthropic API.");
-        return ExitCode::from(2);
+fn without_config(args: &Args) -> u8 {
+    let Some(api_key) = variable("ANTHROPIC_API_KEY").filter(|key| !key.is_empty()) else {
+        complain(
+            "forebay serve: there is neither --config FILE nor ANTHROPIC_API_KEY.\n\
+             Try `forebay demo` for a run without a provider, or set ANTHROPIC_API_KEY to front the Anthropic API.\n",
+        );
+        return USAGE;
     };
-    let secret = key_for_this_run();
-    match local_table(api_key, args.upstream.as_deref(), &secret, args.listen) {
-        Ok(table) => serve(table, |running| invite(running, &secret)),
+    let listen = args.listen.unwrap_or(LISTEN);
+    if !listen.ip().is_loopback() {
+        complain(
+            "forebay serve: without a configuration only this machine is served: give --listen a loopback address\n",
+        );
+        return USAGE;
+    }
+    match local_table(api_key, args.upstream.as_deref(), listen) {
+        Ok((table, secret)) => serve(table, |running| invite(running, &secret)),
         Err(fault) => {
-            say(&format!("forebay: {fault}."));
-            ExitCode::from(2)
+            complain(&format!("forebay serve: {fault}\n"));
+            USAGE
         }
     }
 }
 
-/// A key that ends with the process.
-pub fn key_for_this_run() -> Secret {
-    let mut random = [0; 32];
-    // The only failure is a system without randomness, on which no key may be made.
-    if aws_lc_rs::rand::fill(&mut random).is_err() {
-        say("forebay: the system gives no random numbers.");
-        std::process::exit(1);
-    }
-    key::mint(random)
-}
-
-/// The table of a run without a configuration.
-pub fn local_table(
+/// The table of a run without a configuration, and the key that is made for it.
+pub(super) fn local_table(
     api_key: String,
     upstream: Option<&str>,
-    secret: &Secret,
-    listen: Option<SocketAddr>,
-) -> Result<Table, String> {
-    let listen = listen.or_else(|| LISTEN.parse().ok()).ok_or("no address to listen on")?;
+    listen: SocketAddr,
+) -> Result<(Table, Secret), String> {
+    let mut random = [0; 32];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random numbers")?;
+    let secret = key::mint(random);
     let mut table = config::quickstart(api_key, upstream, key::digest(secret.expose().as_bytes()), listen)?;
-    table.admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    Ok(table)
+    table.admin = Some(SocketAddr::new(LISTEN.ip(), 0));
+    Ok((table, secret))
 }
 
 /// Starts, says where it listens, and serves until a signal.
-pub fn serve(table: Table, welcome: impl FnOnce(&Running)) -> ExitCode {
-    let outcome = Signals::new().map_err(boot::BootError::from).and_then(|signals| Ok((signals, boot::start(table)?)));
-    let (signals, running) = match outcome {
-        Ok(started) => started,
+pub(super) fn serve(table: Table, welcome: impl FnOnce(&Running)) -> u8 {
+    let started = Signals::new().map_err(BootError::from).and_then(|signals| Ok((signals, boot::start(table)?)));
+    let ended = started.and_then(|(signals, running)| {
+        announce(&running);
+        welcome(&running);
+        running.until_signal(signals).map_err(BootError::from)
+    });
+    match ended {
+        Ok(()) => OK,
         Err(error) => {
-            say(&format!("forebay: {error}"));
-            return ExitCode::from(1);
-        }
-    };
-    announce(&running);
-    welcome(&running);
-    match running.until_signal(signals) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("forebay: {error}"));
-            ExitCode::from(1)
+            complain(&format!("forebay: {error}\n"));
+            WRONG
         }
     }
 }
@@ -108,29 +113,27 @@ fn announce(running: &Running) {
     let workers = running.telemetry.cores.len();
     let driver = running.telemetry.cores.first().and_then(|core| core.driver());
     let driver = driver.map_or_else(String::new, |driver| format!(", {} ({})", driver.kind, driver.reason));
+    let version = env!("CARGO_PKG_VERSION");
+    // The one that is waited for comes last: by then everything is there.
+    for (what, address) in [("admin", running.admin), ("health", running.health)] {
+        if let Some(address) = address {
+            complain(&format!("forebay: {what} on http://{address}\n"));
+        }
+    }
     for address in &running.addresses {
-        say(&format!(
-            "forebay {}: listening on http://{address} with {workers} workers{driver}",
-            env!("CARGO_PKG_VERSION")
-        ));
-    }
-    if let Some(admin) = running.admin {
-        say(&format!("forebay: admin on http://{admin}"));
-    }
-    if let Some(health) = running.health {
-        say(&format!("forebay: health on http://{health}"));
+        complain(&format!("forebay {version}: listening on http://{address} with {workers} workers{driver}\n"));
     }
 }
 
 /// How to point Claude Code at it.
-pub fn invite(running: &Running, secret: &Secret) {
+pub(super) fn invite(running: &Running, secret: &Secret) {
     let Some(address) = running.addresses.first() else { return };
-    say(&format!(
+    complain(&format!(
         "\nThis run's key is shown once. Point Claude Code at forebay with these lines:\n\n  \
          unset ANTHROPIC_API_KEY\n  \
          export ANTHROPIC_BASE_URL=http://{address}\n  \
          export ANTHROPIC_AUTH_TOKEN={}\n  \
-         claude\n",
+         claude\n\n",
         secret.expose()
     ));
 }

@@ -1,5 +1,5 @@
 //! Errors of a configuration: collected all at once, each with its place, its cause, a hint, and the hint as a change
-//! that can be made by a machine. The text of a report is stable; secrets in the shown lines are cut.
+//! that can be made by a machine. The text of a report is stable; secrets in the shown lines are starred.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,6 @@ pub struct Spot {
     pub start: usize,
     /// After the last byte.
     pub end: usize,
-}
-
-impl Spot {
-    /// The place just after this one.
-    pub fn after(self) -> Spot {
-        Spot { start: self.end, ..self }
-    }
 }
 
 /// A value and where it was written.
@@ -92,6 +85,7 @@ pub struct Report {
 pub struct Problems {
     sources: Vec<Source>,
     list: Vec<Problem>,
+    broken: Vec<(u32, usize)>,
 }
 
 impl Problems {
@@ -126,7 +120,20 @@ impl Problems {
 
     /// Notes an error.
     pub fn add(&mut self, at: Spot, cause: impl Into<String>, hint: impl Into<String>, remedy: Remedy) {
-        self.list.push(Problem { at, cause: cause.into(), hint: hint.into(), remedy });
+        if !self.broken.contains(&(at.file, at.start)) {
+            self.list.push(Problem { at, cause: cause.into(), hint: hint.into(), remedy });
+        }
+    }
+
+    /// Notes that a value is no TOML value: what follows from it is not told again.
+    pub fn broken(&mut self, at: Spot) {
+        self.broken.push((at.file, at.start));
+    }
+
+    /// Drops what was noted inside a section that is to go as a whole.
+    pub fn forget(&mut self, extent: Spot) {
+        self.list
+            .retain(|Problem { at, .. }| at.file != extent.file || !(extent.start..extent.end).contains(&at.start));
     }
 
     /// Whether nothing is wrong so far.
@@ -136,7 +143,7 @@ impl Problems {
 
     /// The report, in file and line order.
     pub fn report(mut self) -> Report {
-        self.list.sort_by(|a, b| a.at.cmp(&b.at));
+        self.list.sort_by_key(|problem| problem.at);
         Report { sources: self.sources, problems: self.list }
     }
 }
@@ -226,18 +233,12 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The line as shown, and how far in and how wide the mark is. Cut secrets and tabs shift it.
+    /// The line as shown, and how far in and how wide the mark is.
     fn underlined(&self) -> (String, usize, usize) {
         const SHOWN_MAX: usize = 200;
-        let plain = self.text.replace('\t', " ");
-        let shown = redacted(&plain);
-        let mut before: String = plain.chars().take(self.column - 1).collect();
-        let marked: String = plain.chars().skip(self.column - 1).take(self.width).collect();
-        before = redacted(&before);
-        let width = redacted(&marked).chars().count();
-        let shown: String = shown.chars().take(SHOWN_MAX).collect();
-        let before = before.chars().count().min(SHOWN_MAX);
-        (shown, before, width.clamp(1, SHOWN_MAX))
+        let shown: String = masked(&self.text.replace('\t', " ")).chars().take(SHOWN_MAX).collect();
+        let before = (self.column - 1).min(SHOWN_MAX);
+        (shown, before, self.width.clamp(1, SHOWN_MAX))
     }
 }
 
@@ -258,7 +259,7 @@ pub fn looks_secret(text: &str) -> bool {
     SECRET_STARTS.iter().any(|start| text.starts_with(start)) && text.len() >= 12
 }
 
-/// The text with every word that looks like a secret cut short.
+/// The text with every word that looks like a secret starred after its beginning; as long as before.
 pub fn redacted(text: &str) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let mut out = String::with_capacity(text.len());
@@ -267,24 +268,61 @@ pub fn redacted(text: &str) -> String {
         let (before, from) = rest.split_at(start);
         let (word, after) = from.split_at(from.find(|c| !is_word(c)).unwrap_or(from.len()));
         out.push_str(before);
-        if looks_secret(word) {
-            out.push_str(word.get(..6).unwrap_or_default());
-            out.push('…');
-        } else {
-            out.push_str(word);
-        }
+        let kept = if looks_secret(word) { 6 } else { word.len() };
+        out.extend(word.chars().enumerate().map(|(at, c)| if at < kept { c } else { '*' }));
         rest = after;
     }
     out.push_str(rest);
     out
 }
 
+/// Keys whose values are taken for secrets wherever they stand.
+const SECRET_KEYS: &[&str] = &["value", "key", "api_key", "apikey", "secret", "password"];
+
+/// A line of a file as it may be shown: `redacted`, and without the values of keys that hold secrets and without the
+/// user part of URLs; as long as before.
+fn masked(line: &str) -> String {
+    let mut out: Vec<char> = redacted(line).chars().collect();
+    let mut star = |from: usize, until: usize| {
+        let (from, until) = (line.get(..from).map(|s| s.chars().count()), line.get(..until).map(|s| s.chars().count()));
+        if let Some(range) = from.zip(until).and_then(|(from, until)| out.get_mut(from..until)) {
+            range.fill('*');
+        }
+    };
+    for (at, _) in line.match_indices('=') {
+        let key = line.get(..at).unwrap_or_default().trim_end();
+        let key = key.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        let value = line.get(at + 1..).unwrap_or_default();
+        let start = at + 1 + value.len() - value.trim_start().len();
+        let text = line.get(start..).unwrap_or_default();
+        if let Some(quote) = text.chars().next().filter(|c| SECRET_KEYS.contains(&key) && (*c == '"' || *c == '\'')) {
+            let end = text.get(1..).and_then(|rest| rest.find(quote)).map_or(text.len(), |n| n + 1);
+            star(start + 1, start + end);
+        }
+    }
+    for (at, _) in line.match_indices("://") {
+        let authority = line.get(at + 3..).unwrap_or_default();
+        let authority = authority.split(['/', '"', '\'', ' ']).next().unwrap_or_default();
+        if let Some(user) = authority.rfind('@') {
+            star(at + 3, at + 3 + user);
+        }
+    }
+    out.into_iter().collect()
+}
+
 /// The one of `known` that was probably meant, if any is near enough: a third of the letters may be wrong.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let typed = typed.to_ascii_lowercase();
-    let scored = known.into_iter().map(|name| (distance(&typed, &name.to_ascii_lowercase()), name));
+    let scored = known.into_iter().map(|name| (apart(&typed, &name.to_ascii_lowercase()), name));
     let (distance, name) = scored.min_by_key(|(distance, _)| *distance)?;
     (distance <= (name.chars().count().max(typed.chars().count()) / 3).max(1)).then_some(name)
+}
+
+/// How far two names are apart; one with a few letters more at its end (`logging` for `log`) is near.
+fn apart(a: &str, b: &str) -> usize {
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    let ending = short.len() >= 3 && long.starts_with(short) && (1..=4).contains(&(long.len() - short.len()));
+    if ending { 1 } else { distance(a, b) }
 }
 
 /// Edits between two texts, a swap of neighbours counting one (optimal string alignment). Texts over 64 characters are
@@ -325,14 +363,19 @@ mod tests {
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(nearest("antropic", ["bedrock", "anthropic"]), Some("anthropic"));
         assert_eq!(nearest("Names", ["name"]), Some("name"));
+        assert_eq!(nearest("logging", ["model", "log"]), Some("log"));
         assert_eq!(nearest("xyz", ["name", "targets"]), None);
     }
 
     #[test]
-    fn secrets_are_cut() {
-        assert_eq!(redacted("env = \"sk-ant-api03-abcdef\" # x"), "env = \"sk-ant…\" # x");
-        assert_eq!(redacted("fby_0123456789abcdef"), "fby_01…");
+    fn secrets_are_starred() {
+        assert_eq!(redacted("env = \"sk-ant-api03-ab\" # x"), "env = \"sk-ant*********\" # x");
+        assert_eq!(redacted("fby_0123456789"), "fby_01********");
         assert_eq!(redacted("sk-short, café"), "sk-short, café");
+        assert_eq!(masked("{ é, value = \"abc\", key='d' }"), "{ é, value = \"***\", key='*' }");
+        assert_eq!(masked("api_key = \"abc"), "api_key = \"***");
+        assert_eq!(masked("u = \"https://me:pw@host/a@b\""), "u = \"https://*****@host/a@b\"");
+        assert_eq!(masked("name = \"abc\" # key = none"), "name = \"abc\" # key = none");
     }
 
     #[test]

@@ -52,13 +52,13 @@ pub struct Org {
 #[derive(Default)]
 pub struct Bounds {
     /// A size such as `64MiB`.
-    pub body_max: Option<At<String>>,
+    pub body: Option<At<String>>,
     /// A size.
-    pub bodies_max: Option<At<String>>,
+    pub bodies: Option<At<String>>,
     /// A count per worker.
-    pub connections_max: Option<At<i64>>,
+    pub connections: Option<At<i64>>,
     /// A count per worker and upstream.
-    pub pool_idle_max: Option<At<i64>>,
+    pub pool_idle: Option<At<i64>>,
 }
 
 /// `[[listen]]`.
@@ -225,10 +225,10 @@ impl File {
         for (table, at) in root.sections("bounds") {
             let section = Section::open(problems, &schema::BOUNDS, table, at);
             self.bounds = Bounds {
-                body_max: section.text("body_max"),
-                bodies_max: section.text("bodies_max"),
-                connections_max: section.number("connections_max"),
-                pool_idle_max: section.number("pool_idle_max"),
+                body: section.text("body_max"),
+                bodies: section.text("bodies_max"),
+                connections: section.number("connections_max"),
+                pool_idle: section.number("pool_idle_max"),
             };
         }
         for (table, at) in root.sections("runtime") {

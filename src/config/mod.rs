@@ -44,7 +44,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Table, 
 pub fn load_from(path: &Path, host: &dyn Host) -> Result<Table, Report> {
     let mut problems = Problems::default();
     let table = match read_text(host, path) {
-        Ok(text) => read(&mut problems, host, path, text),
+        Ok(text) => read(&mut problems, host, path, &text),
         Err(fault) => {
             let file = problems.source(path, "".into());
             let at = Spot { file, start: 0, end: 0 };
@@ -62,13 +62,13 @@ pub fn load_from(path: &Path, host: &dyn Host) -> Result<Table, Report> {
 /// As `load`.
 pub fn parse(path: &Path, text: &str, host: &dyn Host) -> Result<Table, Report> {
     let mut problems = Problems::default();
-    let table = read(&mut problems, host, path, text.into());
+    let table = read(&mut problems, host, path, &text.into());
     table.ok_or_else(|| problems.report())
 }
 
-fn read(problems: &mut Problems, host: &dyn Host, path: &Path, text: Arc<str>) -> Option<Table> {
+fn read(problems: &mut Problems, host: &dyn Host, path: &Path, text: &Arc<str>) -> Option<Table> {
     let number = problems.source(path, text.clone());
-    let (root, readable) = syntax::parse(problems, number, &text);
+    let (root, readable) = syntax::parse(problems, number, text);
     if !readable {
         return None;
     }
@@ -80,7 +80,7 @@ fn read(problems: &mut Problems, host: &dyn Host, path: &Path, text: Arc<str>) -
         }
     }
     // What an unreadable file would have defined must not be told as missing.
-    if readable { compile::compile(problems, host, &file) } else { None }
+    if readable { compile::compile(problems, host, &mut file) } else { None }
 }
 
 fn included(problems: &mut Problems, host: &dyn Host, file: &mut File, path: &Path, at: Spot) -> bool {
@@ -109,13 +109,9 @@ fn matching(problems: &mut Problems, host: &dyn Host, include: &At<String>) -> V
     let base = problems.path(include.at.file).parent().unwrap_or(Path::new("")).join(directory);
     let name = written.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if directory.to_str().is_none_or(|text| text.contains('*')) {
-        let better = format!("\"keys.d/{name}\"");
-        problems.add(
-            include.at,
-            format!("`{}` has a `*` in a directory's name; only a file's name may have one", include.value),
-            format!("name each directory, such as {better}"),
-            Remedy::replace(include.at, better),
-        );
+        let cause = format!("`{}` has a `*` in a directory's name; only a file's name may have one", include.value);
+        let remedy = reader::item_removal(problems, include.at);
+        problems.add(include.at, cause, "remove it, and name each directory by itself", remedy);
         return Vec::new();
     }
     if !name.contains('*') {

@@ -122,17 +122,15 @@ impl<'d> Section<'d> {
         let near = nearest(text, free.map(|key| key.name));
         let meant = schema.keys.iter().find(|key| Some(key.name) == near);
         let cause = format!("`{text}` is not a key of {title}");
-        match meant {
-            Some(key) => {
-                problems.add(at, cause, format!("write `{}`", key.name), Remedy::replace(at, key.name));
-                self.keep(problems, key, at, value);
-            }
-            None => {
-                let names: Vec<&str> = self.schema.keys.iter().map(|key| key.name).collect();
-                let hint = format!("remove it; {title} has {}", names.join(", "));
-                let remedy = removal(problems, at, value);
-                problems.add(at, cause, hint, remedy);
-            }
+        if let Some(key) = meant {
+            problems.add(at, cause, format!("write `{}`", key.name), Remedy::replace(at, key.name));
+            self.keep(problems, key, at, value);
+        } else {
+            let offered = schema.keys.iter().filter(|key| !key.example.is_empty());
+            let names: Vec<&str> = offered.map(|key| key.name).collect();
+            let hint = format!("remove it; {title} has {}", names.join(", "));
+            let remedy = removal(problems, at, value);
+            problems.add(at, cause, hint, remedy);
         }
     }
 
@@ -143,6 +141,7 @@ impl<'d> Section<'d> {
             self.values.insert(key.name, Kept { value, at });
             return;
         }
+        self.ill_shaped.push(key.name);
         let text = problems.text(at.file);
         let raw = text.get(value.span()).unwrap_or_default();
         let cause = format!("`{}` is {}, and must be {}", key.name, kind(value.get_ref()), key.shape.noun());
@@ -154,17 +153,16 @@ impl<'d> Section<'d> {
             (format!("write {better}"), Remedy::replace(at, better))
         };
         problems.add(at, cause, hint, remedy);
-        self.ill_shaped.push(key.name);
     }
 
     /// Whether a key was written, well or ill shaped.
-    pub fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &'static str) -> bool {
         self.values.contains_key(name) || self.is_told(name)
     }
 
     /// Whether a key was written in a wrong shape, which has been told.
-    pub fn is_told(&self, name: &str) -> bool {
-        self.ill_shaped.iter().any(|told| *told == name)
+    pub fn is_told(&self, name: &'static str) -> bool {
+        self.ill_shaped.contains(&name)
     }
 
     /// A remedy that gives a key its example as value: instead of what it has, or as a new key.
@@ -299,16 +297,17 @@ fn tables<'d>(items: &'d DeArray<'d>) -> impl Iterator<Item = (&'d DeTable<'d>, 
 }
 
 fn fits(shape: Shape, value: &DeValue<'_>) -> bool {
-    let all = |check: fn(&DeValue<'_>) -> bool| value.as_array().is_some_and(|a| a.iter().all(|i| check(i.get_ref())));
+    let texts = || value.as_array().is_some_and(|items| items.iter().all(|item| item.get_ref().is_str()));
+    let tables = || value.as_array().is_some_and(|items| items.iter().all(|item| item.get_ref().is_table()));
     match shape {
         Shape::Text => value.is_str(),
         Shape::Flag => value.is_bool(),
         Shape::Number => value.is_integer(),
-        Shape::Texts => all(|item| item.is_str()),
-        Shape::TextOrTexts => value.is_str() || all(|item| item.is_str()),
+        Shape::Texts => texts(),
+        Shape::TextOrTexts => value.is_str() || texts(),
         Shape::Date => value.is_str() || value.as_datetime().is_some_and(|date| date.date.is_some()),
         Shape::Section => value.is_table(),
-        Shape::Sections => value.is_table() || all(|item| item.is_table()),
+        Shape::Sections => value.is_table() || tables(),
     }
 }
 
@@ -339,6 +338,9 @@ fn reshape(key: &Key, value: &DeValue<'_>, raw: &str) -> Option<String> {
         (Shape::Text, DeValue::Integer(port)) if key.name == "address" => {
             Some(format!("\"127.0.0.1:{}\"", port.as_str().parse::<u16>().unwrap_or(8080)))
         }
+        (Shape::Text, DeValue::Integer(number)) if unit_of(key.example).is_some() => {
+            Some(format!("\"{}{}\"", number.as_str(), unit_of(key.example)?))
+        }
         (Shape::Text, DeValue::Array(items)) if items.len() == 1 => {
             Some(format!("\"{}\"", items.iter().next()?.get_ref().as_str()?))
         }
@@ -357,6 +359,14 @@ fn reshape(key: &Key, value: &DeValue<'_>, raw: &str) -> Option<String> {
         (Shape::Texts | Shape::TextOrTexts, _) if scalar => Some(format!("[\"{raw}\"]")),
         _ => None,
     }
+}
+
+/// The unit of a quantity without one, told by the example of its key: a bare size is in bytes.
+fn unit_of(example: &str) -> Option<&str> {
+    let text = example.trim_matches('"');
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    (unit.len() < text.len() && !unit.is_empty() && unit.bytes().all(|b| b.is_ascii_alphabetic()))
+        .then(|| if unit.ends_with("iB") { "B" } else { unit })
 }
 
 /// A remedy that takes a key and its value out of its file, with its line when nothing else is on it.

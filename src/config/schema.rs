@@ -135,7 +135,7 @@ pub const CREDENTIAL: Schema = Schema {
         key("name", Shape::Text, "\"main\""),
         key("env", Shape::Text, "\"ANTHROPIC_API_KEY\""),
         key("file", Shape::Text, "\"/run/secrets/anthropic\""),
-        key("value", Shape::Text, "\"\""),
+        key("value", Shape::Text, ""), /* known, so that it is refused with a reason; offered nowhere */
     ],
     refused: &[("limits", LATER), ("weight", LATER)],
 };
@@ -205,6 +205,8 @@ pub const TIMEOUTS: Schema = Schema {
         key("idle", Shape::Text, "\"300s\""),
         key("write_stall", Shape::Text, "\"60s\""),
         key("keep_alive", Shape::Text, "\"75s\""),
+        key("drain_grace", Shape::Text, "\"5s\""),
+        key("drain", Shape::Text, "\"300s\""),
     ],
     refused: &[],
 };

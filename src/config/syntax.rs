@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use jiff::civil::Date;
 use toml::de::{DeTable, Error};
 
 use super::diagnose::{Edit, Problems, Remedy, Spot, nearest};
@@ -27,7 +28,9 @@ pub fn parse<'t>(problems: &mut Problems, file: u32, text: &'t str) -> (toml::Sp
         let fault = Fault::of(error.message(), text, error.span().unwrap_or(line.clone()), line);
         readable &= fault.readable;
         let edits = fault.edits.into_iter().map(|(range, text)| Edit { at: spot(file, range), text }).collect();
-        problems.add(spot(file, fault.at), fault.cause, fault.hint, Remedy::Edits(edits));
+        let at = spot(file, fault.at);
+        problems.add(at, fault.cause, fault.hint, Remedy::Edits(edits));
+        problems.broken(at);
     }
     (table, readable)
 }
@@ -70,7 +73,8 @@ impl Fault {
             m if m.starts_with("unclosed array") => Fault::open_array(line),
             m if m.starts_with("invalid basic string") => Fault::quote(line, '"'),
             m if m.starts_with("invalid literal string") => Fault::quote(line, '\''),
-            m if m.starts_with("missing escaped value") => Fault::escape(span),
+            m if m.starts_with("missing escaped value") => Fault::escape(text, span, line),
+            m if m.starts_with("invalid date") => Fault::date(text, span),
             m if is_value_fault(m) => Fault::value(text, span, line),
             m => Fault::other(m, line),
         }
@@ -90,14 +94,30 @@ impl Fault {
         let name = text.get(span.clone()).unwrap_or_default().to_owned();
         let is_header = text.get(line.clone()).is_some_and(|l| l.trim_start().starts_with('['));
         let end = (line.end + 1).min(text.len());
-        let hint = if is_header { "remove this header: its keys join the first" } else { "keep one of the two" };
-        Fault {
-            at: span,
-            cause: format!("`{name}` stands here a second time"),
-            hint: hint.into(),
-            edits: vec![(line.start..end, String::new())],
-            readable: true,
-        }
+        let header = text.get(line.clone()).unwrap_or_default().trim();
+        let first = text.lines().scan(0, |at, line| {
+            let here = *at;
+            *at = here + line.len() + 1;
+            Some((here, line))
+        });
+        let first = first.filter(|(at, other)| *at < line.start && other.trim() == header).last();
+        let (hint, edits) = match first.filter(|_| is_header) {
+            Some((at, _)) => {
+                // Its keys join the first section, under that one's header.
+                let rest = text.get(end..).unwrap_or_default();
+                let body: usize =
+                    rest.split_inclusive('\n').take_while(|l| !l.trim().starts_with('[')).map(str::len).sum();
+                let moved = rest.get(..body).unwrap_or_default().trim_end();
+                let to = line_at(text, at).end;
+                (
+                    "put its keys into the first",
+                    vec![(to..to, format!("\n{moved}")), (line.start..end + body, String::new())],
+                )
+            }
+            None => ("keep one of the two", vec![(line.start..end, String::new())]),
+        };
+        let cause = format!("`{name}` stands here a second time");
+        Fault { at: span, cause, hint: hint.into(), edits, readable: true }
     }
 
     fn bracket(text: &str, line: Range<usize>, close: &str) -> Fault {
@@ -132,14 +152,34 @@ impl Fault {
         }
     }
 
-    fn escape(span: Range<usize>) -> Fault {
+    /// A path of another system, most often: in single quotes a `\` is only a `\`.
+    fn escape(text: &str, span: Range<usize>, line: Range<usize>) -> Fault {
         let at = span.start.saturating_sub(1)..span.start;
+        let open = text.get(line.start..at.start).and_then(|before| before.rfind('"')).map(|n| line.start + n);
+        let close = text.get(at.end..line.end).and_then(|after| after.find('"')).map(|n| at.end + n);
+        let edits = match (open, close) {
+            (Some(open), Some(close)) => vec![(open..open + 1, "'".into()), (close..close + 1, "'".into())],
+            _ => vec![(at.clone(), "\\\\".into())],
+        };
+        let hint = "write the text in single quotes, or each `\\` twice".into();
+        Fault { at, cause: "a `\\` that begins no escape".into(), hint, edits, readable: false }
+    }
+
+    /// A day that its month does not have.
+    fn date(text: &str, span: Range<usize>) -> Fault {
+        let raw = text.get(span.clone()).unwrap_or_default().to_owned();
+        let parts: Vec<i16> = raw.split('-').filter_map(|part| part.parse().ok()).collect();
+        let last = match parts.as_slice() {
+            &[year, month, _] => i8::try_from(month).ok().and_then(|month| Date::new(year, month, 1).ok()),
+            _ => None,
+        };
+        let good = last.map_or("2099-12-31".to_owned(), |first| first.last_of_month().to_string());
         Fault {
-            at: at.clone(),
-            cause: "a `\\` that begins no escape".into(),
-            hint: "write `\\\\`".into(),
-            edits: vec![(at, "\\\\".into())],
-            readable: false,
+            at: span.clone(),
+            cause: format!("`{raw}` is not a day of the calendar"),
+            hint: format!("write {good}"),
+            edits: vec![(span, good)],
+            readable: true,
         }
     }
 

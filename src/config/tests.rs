@@ -56,25 +56,7 @@ provider = "anthropic"
 credentials = [{ name = "a", env = "A" }, { name = "f", file = "secret" }]
 "#;
 
-#[test]
-fn the_smallest_file() {
-    let table = good(SMALL);
-    let upstream = &table.upstreams[0];
-    assert_eq!((&*upstream.host, upstream.port, upstream.tls), ("api.anthropic.com", 443, true));
-    assert_eq!((upstream.host_header.as_str(), upstream.provider), ("api.anthropic.com", Provider::Anthropic));
-    let lines: Vec<_> = upstream.credentials.iter().map(|c| c.header.as_bytes()).collect();
-    assert_eq!(lines, [b"x-api-key: sk-a\r\n".as_slice(), b"x-api-key: sk-file\r\n"]);
-    assert_eq!(table.listeners.len(), 1);
-    assert!(table.listeners[0].refuse_cross_site && table.listeners[0].hosts == Hosts::Any);
-    assert_eq!(table.models.len(), 1, "every id goes to the only upstream");
-    assert_eq!((table.generation, table.callers.len(), table.admin), (1, 0, None));
-    assert_eq!(table.patience.first_byte, Span::from_secs(340));
-}
-
-#[test]
-fn everything_at_once() {
-    let table = good(&format!(
-        r##"
+const EVERYTHING: &str = r##"
 [org]
 contact = "#ai"
 timezone = "Europe/Berlin"
@@ -92,22 +74,22 @@ address = "0.0.0.0:9091"
 [[upstream]]
 name = "one"
 provider = "anthropic"
-credentials = [{{ env = "A" }}]
+credentials = [{ env = "A" }]
 [[upstream]]
 name = "two"
 base_url = "http://proxy.internal:8000/anthropic/"
 auth = "bearer"
-credentials = [{{ env = "A" }}, {{ env = "B" }}]
+credentials = [{ env = "A" }, { env = "B" }]
 [[upstream]]
 name = "three"
 base_url = "http://127.0.0.1:1"
 auth = "none"
 [[model]]
 name = "claude-opus"
-targets = [{{ upstream = "two", model = "opus-4", tier = 2, weight = 3 }}, {{ upstream = "one" }}]
+targets = [{ upstream = "two", model = "opus-4", tier = 2, weight = 3 }, { upstream = "one" }]
 [[model]]
 name = "*"
-targets = [{{ upstream = "three" }}]
+targets = [{ upstream = "three" }]
 [[team]]
 name = "t"
 models = ["claude-*"]
@@ -117,12 +99,12 @@ passthrough = ["/v1/files"]
 name = "k"
 owner = "k@example.com"
 team = "t"
-hash = ["{HASH}"]
+hash = ["sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
 class = "ci"
 expires = 2026-03-01
 [[key]]
 name = "off"
-hash = "sha256:{}"
+hash = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 disabled = true
 [timeouts]
 idle = "90s"
@@ -133,9 +115,26 @@ driver = "epoll"
 workers = 3
 [log]
 format = "json"
-"##,
-        "00".repeat(32)
-    ));
+"##;
+
+#[test]
+fn the_smallest_file() {
+    let table = good(SMALL);
+    let upstream = &table.upstreams[0];
+    assert_eq!((&*upstream.host, upstream.port, upstream.tls), ("api.anthropic.com", 443, true));
+    assert_eq!((upstream.host_header.as_str(), upstream.provider), ("api.anthropic.com", Provider::Anthropic));
+    let lines: Vec<_> = upstream.credentials.iter().map(|c| c.header.as_bytes()).collect();
+    assert_eq!(lines, [b"x-api-key: sk-a\r\n".as_slice(), b"x-api-key: sk-file\r\n"]);
+    assert_eq!(table.listeners.len(), 1);
+    assert!(table.listeners[0].refuse_cross_site && table.listeners[0].hosts == Hosts::Any);
+    assert_eq!(table.models.len(), 1, "every id goes to the only upstream");
+    assert_eq!((table.generation, table.callers.len(), table.admin), (1, 0, None));
+    assert_eq!(table.patience.first_byte, Span::from_secs(340));
+}
+
+#[test]
+fn everything_at_once() {
+    let table = good(EVERYTHING);
     let two = &table.upstreams[1];
     assert_eq!((two.tls, two.port, two.base_path.as_str()), (false, 8000, "/anthropic"));
     assert_eq!((two.host_header.as_str(), two.provider), ("proxy.internal:8000", Provider::AnthropicCompatible));

@@ -76,6 +76,13 @@ pub fn size(text: &str, example: &str) -> Result<u64, Fault> {
     }
 }
 
+/// A size in the largest unit that is exact.
+pub fn size_text(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
+    let exact = units.into_iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift);
+    exact.map_or_else(String::new, |(unit, shift)| format!("{}{unit}", bytes >> shift))
+}
+
 /// An IP address and a port.
 pub fn address(text: &str) -> Result<SocketAddr, Fault> {
     const CAUSE: &str = "is not an IP address with a port";
@@ -181,6 +188,7 @@ mod tests {
     fn sizes() {
         assert_eq!(size("64MiB", "1MiB"), Ok(64 << 20));
         assert_eq!(size("1GiB", "1MiB"), Ok(1 << 30));
+        assert_eq!((size_text(3 << 20).as_str(), size_text(1025).as_str()), ("3MiB", "1025B"));
         assert_eq!(instead(size("64MB", "1MiB")), "64MiB");
         assert_eq!(instead(size("1000", "1MiB")), "1000B");
         assert_eq!(instead(size("99999999999GiB", "1MiB")), "1MiB");

@@ -50,8 +50,11 @@ impl Format {
 
 /// A moment as RFC 3339 in UTC, with milliseconds.
 pub fn rfc3339(at: Wall) -> String {
-    let at = i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
-    format!("{at:.3}")
+    format!("{:.3}", timestamp(at))
+}
+
+fn timestamp(at: Wall) -> Timestamp {
+    i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default()
 }
 
 #[derive(Serialize)]
@@ -136,7 +139,7 @@ const GREEN: &str = "\x1b[32m";
 const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
-/// `14:03:07.120  200  POST /v1/messages  claude-x  alice/payments  anthropic  1.24 s  ...`
+/// `14:03:07.120 200 POST /v1/messages  claude-x  alice/payments  anthropic  1240 ms  first 310 ms  own 67 us  ...`
 fn pretty(record: &Record, colour: bool, zone: &TimeZone, to: &mut Vec<u8>) {
     let paint = |code: &'static str| if colour { code } else { "" };
     let tint = match record.status {
@@ -145,8 +148,7 @@ fn pretty(record: &Record, colour: bool, zone: &TimeZone, to: &mut Vec<u8>) {
         400.. => YELLOW,
         _ => GREEN,
     };
-    let at = i64::try_from(record.at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
-    let clock = zone.to_datetime(at).strftime("%H:%M:%S%.3f").to_string();
+    let (dim, tint, reset) = (paint(DIM), paint(tint), paint(RESET));
     // Names come from a file; `Text` keeps them from moving the cursor.
     let who = match (&record.caller, &record.team) {
         (Some(caller), Some(team)) => Text::<48>::from(format!("{caller}/{team}").as_str()),
@@ -155,35 +157,30 @@ fn pretty(record: &Record, colour: bool, zone: &TimeZone, to: &mut Vec<u8>) {
     };
     let upstream = record.upstream.as_deref().map_or(Text::<24>::from("-"), Text::from);
     let model = if record.model.is_empty() { "-" } else { record.model.as_str() };
-    let (dim, reset) = (paint(DIM), paint(RESET));
-    let _ = write!(
-        to,
-        "{dim}{clock}{reset} {}{:>3}{reset} {:<4} {:<25} {:<28} {:<22} {:<14} {:>8}",
-        paint(tint),
-        record.status,
-        record.method,
-        record.path,
-        model,
-        who,
-        upstream,
-        time(record.duration_us),
-    );
-    let _ = write!(
-        to,
-        " {dim}first {:>8}  own {:>8}  in {:>8}  out {:>8}  ev {:>4}{reset}",
-        time(record.first_byte_us),
-        time(record.overhead_us),
-        size(record.bytes_in),
-        size(record.bytes_out),
-        record.events,
-    );
-    if let Some(origin) = record.origin {
-        let _ = write!(to, " {}{}: {}{reset}", paint(tint), origin.slug(), record.reason);
+    let (clock, status, method, path) = (clock(record.at, zone), record.status, record.method, record.path);
+    let _ = write!(to, "{dim}{clock}{reset} {tint}{status:>3}{reset} {method:<4} {path:<13} {model:<18} {who:<14} ");
+    let _ = write!(to, "{upstream:<10} {:>8} ", time(record.duration_us));
+    let (first, own) = (time(record.first_byte_us), time(record.overhead_us));
+    let (bytes_in, bytes_out) = (size(record.bytes_in), size(record.bytes_out));
+    let _ = write!(to, "{dim}first {first:>8} own {own:>7} in {bytes_in:>7} out {bytes_out:>7}");
+    if record.events > 0 {
+        let _ = write!(to, " {} events", record.events);
     }
     if record.attempts > 1 {
         let _ = write!(to, " {} attempts", record.attempts);
     }
-    let _ = writeln!(to, " {dim}{} {}{reset}", record.ending.slug(), record.request_id);
+    let _ = write!(to, "{reset}");
+    if let Some(origin) = record.origin {
+        let _ = write!(to, " {tint}{}: {}{reset}", origin.slug(), record.reason);
+    }
+    if record.ending != Ending::Complete || record.status >= 400 {
+        let _ = write!(to, " {dim}{} {}{reset}", record.ending.slug(), record.request_id);
+    }
+    to.push(b'\n');
+}
+
+fn clock(at: Wall, zone: &TimeZone) -> String {
+    zone.to_datetime(timestamp(at)).strftime("%H:%M:%S%.3f").to_string()
 }
 
 /// A length of time in the unit that gives it two to four digits; `-` for none.
@@ -253,7 +250,15 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&lines(&Format::Json, &failed)).unwrap();
         assert_eq!((&value["origin"], &value["reason"]), (&"upstream".into(), &"connect_failed".into()));
         let plain = Format::Pretty { colour: false, zone: TimeZone::UTC };
-        assert!(lines(&plain, &failed).contains("upstream: connect_failed"));
+        let line = lines(&plain, &failed);
+        assert!(line.contains("upstream: connect_failed") && line.contains(&failed.request_id.to_string()), "{line}");
+    }
+
+    #[test]
+    fn a_line_for_people_fits_a_wide_terminal() {
+        let line = lines(&Format::Pretty { colour: false, zone: TimeZone::UTC }, &record());
+        assert!(line.starts_with("10:23:07.120 200 POST /v1/messages  claude-sonnet-4-5  alice "), "{line}");
+        assert!(line.contains(" 1240 ms ") && line.len() <= 140, "{} in {line}", line.len());
     }
 
     #[test]

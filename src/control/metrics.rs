@@ -71,15 +71,24 @@ impl Scene<'_> {
 
     fn exchanges(&self, page: &mut Page) {
         let level = |pick: fn(&Counters) -> i64| self.telemetry.level(pick);
+        let idle = level(|c| c.idle.get());
+        page.gauge("forebay_idle_upstream_connections", "Upstream connections that wait in the pools.", idle);
         page.counter("forebay_connections_total", "Client connections accepted.", self.sum(|c| &c.accepted));
         page.gauge("forebay_connections", "Client connections open.", level(|c| c.connections.get()));
-        page.counter("forebay_requests_total", "Requests whose head was read.", self.sum(|c| &c.requests));
         page.gauge("forebay_exchanges_in_flight", "Exchanges in flight.", level(|c| c.exchanges.get()));
         page.gauge("forebay_streams", "Answers that are streaming.", level(|c| c.streams.get()));
         page.gauge("forebay_bodies_held_bytes", "Request bodies held in memory.", level(|c| c.bodies_bytes.get()));
-        page.counter("forebay_received_bytes_total", "Request bodies received.", self.sum(|c| &c.bytes_in));
-        page.counter("forebay_sent_bytes_total", "Answer bodies sent.", self.sum(|c| &c.bytes_out));
-        page.counter("forebay_events_total", "SSE events passed on.", self.sum(|c| &c.events));
+        page.counter(
+            "forebay_received_bytes_total",
+            "Bytes of request bodies received, of exchanges that ended.",
+            self.sum(|c| &c.bytes_in),
+        );
+        page.counter(
+            "forebay_sent_bytes_total",
+            "Bytes of answer bodies sent, of exchanges that ended.",
+            self.sum(|c| &c.bytes_out),
+        );
+        page.counter("forebay_events_total", "SSE events passed on, of exchanges that ended.", self.sum(|c| &c.events));
         page.family(
             "forebay_exchanges_total",
             "counter",
@@ -121,7 +130,7 @@ impl Scene<'_> {
                 page.sample("forebay_upstream_answers_total", &[("upstream", name), ("class", class)], count);
             }
         }
-        let columns: [Column; 6] = [
+        let columns: [Column; 5] = [
             (
                 "forebay_upstream_failures_total",
                 "counter",
@@ -144,7 +153,6 @@ impl Scene<'_> {
                 "Requests sent again because a reused connection was closed.",
                 |u| u.replays.get().cast_signed(),
             ),
-            ("forebay_upstream_idle_connections", "gauge", "Connections that wait in the pool.", |u| u.idle.get()),
         ];
         for (family, kind, help, pick) in columns {
             page.family(family, kind, help);

@@ -7,7 +7,7 @@ use crate::{
     rt::ring::wall,
     table::{
         Upstream,
-        live::{Model, ModelList},
+        live::{Live, Model, ModelList},
     },
 };
 use http_body_util::{BodyExt, Empty, Limited};
@@ -25,7 +25,9 @@ use std::{error::Error, sync::Arc};
 use tokio::task::JoinSet;
 
 const REFRESH: Span = Span::from_secs(300);
-const RETRY: Span = Span::from_secs(30);
+/// The first pause after a failure; doubles up to `RETRY_MAX`. Short, because both may just be starting.
+const RETRY: Span = Span::from_secs(1);
+const RETRY_MAX: Span = Span::from_secs(30);
 const FETCH_MAX: Span = Span::from_secs(3);
 const BODY_BYTES_MAX: usize = 4 << 20;
 const MODELS_MAX: usize = 2_000;
@@ -35,21 +37,25 @@ const ERROR_CHARS_MAX: usize = 300;
 
 /// Keeps the lists of all upstreams fresh; never ends.
 pub async fn run(control: Arc<Control>) {
+    let mut retry = RETRY;
     loop {
         let (generation, all_fetched) = round(&control).await;
-        control.pause(if all_fetched { REFRESH } else { RETRY }, generation).await;
+        let pause = if all_fetched { REFRESH } else { retry };
+        retry = if all_fetched { RETRY } else { Span(retry.0.saturating_mul(2)).min(RETRY_MAX) };
+        control.pause(pause, generation).await;
     }
 }
 
-/// Asks every upstream once, each beside the others; says for which table, and whether all have answered.
+/// Asks every upstream whose list is not fresh, each beside the others; says for which table, and whether all have
+/// answered.
 async fn round(control: &Arc<Control>) -> (u64, bool) {
-    let table = control.table.load_full();
+    let (table, live) = (control.table.load_full(), control.live.load_full());
     let mut asked = JoinSet::new();
-    for slot in 0..table.upstreams.len() {
-        let (table, now) = (Arc::clone(&table), wall());
+    for slot in (0..table.upstreams.len()).filter(|slot| !is_fresh(&live, *slot, wall())) {
+        let table = Arc::clone(&table);
         asked.spawn(async move {
             let fetched = match table.upstreams.get(slot) {
-                Some(upstream) => fetch(upstream, now).await,
+                Some(upstream) => fetch(upstream, wall()).await,
                 None => Err("no such upstream".into()),
             };
             (slot, fetched)
@@ -73,6 +79,13 @@ async fn round(control: &Arc<Control>) -> (u64, bool) {
         });
     }
     (table.generation, all_fetched)
+}
+
+/// Whether the list came in the last `REFRESH`, but for the pause's own length of a second.
+fn is_fresh(live: &Live, slot: usize, now: Wall) -> bool {
+    let failed = live.model_errors.get(slot).is_none_or(Option::is_some);
+    let list = live.models.get(slot).and_then(Option::as_ref);
+    !failed && list.is_some_and(|list| now.0.saturating_sub(list.fetched_at.0) + 1_000 < REFRESH.as_ms())
 }
 
 /// Asks one upstream for its list. No redirect is followed: the credential goes nowhere else.
@@ -189,6 +202,18 @@ mod tests {
         assert_eq!(list.models[0].display_name.as_deref(), Some("A"));
         assert_eq!(&*list.models[0].json, r#"{"type":"model","id":"claude-a","display_name":"A", "new_field": 1.50}"#);
         assert_eq!(list.fetched_at, Wall(9));
+    }
+
+    #[test]
+    fn a_list_is_asked_for_again_when_it_failed_or_has_aged() {
+        let mut live = Live::unknown(1);
+        let fresh = |live: &Live, ms| is_fresh(live, 0, Wall(ms));
+        assert!(!fresh(&live, 0), "never asked");
+        live.models[0] = Some(Arc::new(ModelList { models: Vec::new(), fetched_at: Wall(1_000) }));
+        assert!(fresh(&live, 299_000) && !fresh(&live, 300_001));
+        live.model_errors[0] = Some("no answer".into());
+        assert!(!fresh(&live, 2_000));
+        assert!(!is_fresh(&live, 1, Wall(0)), "a slot that is new");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub async fn run(control: Arc<Control>) {
     loop {
         let (generation, all_found) = round(&control).await;
         let pause = if all_found { TTL } else { retry };
-        retry = if all_found { RETRY } else { Span(retry.0.saturating_mul(2).min(TTL.0)) };
+        retry = if all_found { RETRY } else { Span(retry.0.saturating_mul(2)).min(TTL) };
         control.pause(pause, generation).await;
     }
 }

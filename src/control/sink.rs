@@ -76,9 +76,10 @@ impl Sink {
                     Piece::Notice(bytes) => outputs.notices.write_all(&bytes).or(Ok(())),
                 };
                 if written.is_err() {
-                    break; // the reader is gone: dropping `waiting` makes every later piece count as lost
+                    break; // the reader is gone
                 }
             }
+            drop(waiting); // from here on every piece counts as lost
             let _ = finished.send(());
         })?;
         Ok((Sink { pieces }, SinkEnd { done }))

@@ -118,6 +118,8 @@ fn patience(table: &Table) -> Value {
         "idle_ms": patience.idle.as_ms(),
         "write_stall_ms": patience.write_stall.as_ms(),
         "keep_alive_ms": patience.keep_alive.as_ms(),
+        "drain_grace_ms": patience.drain_grace.as_ms(),
+        "drain_ms": patience.drain.as_ms(),
     })
 }
 

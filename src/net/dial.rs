@@ -8,11 +8,14 @@ use crate::{
 use rustls::{ClientConfig, pki_types::ServerName};
 use std::{io, net::SocketAddr, sync::Arc};
 
+/// TLS settings, and the name that the certificate must carry.
+pub type Tls = (Arc<ClientConfig>, ServerName<'static>);
+
 /// Where and how to connect. What the addresses are is not known here: names are resolved by `control`.
 #[derive(Clone)]
 pub struct Endpoint {
-    /// TLS settings and the name that the certificate must carry; `None` is plain HTTP.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// `None` is plain HTTP.
+    pub tls: Option<Tls>,
     /// The longest wait for TCP, per address.
     pub connect: Span,
     /// The longest wait for the TLS handshake.

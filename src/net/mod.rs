@@ -7,5 +7,5 @@ pub mod pool;
 pub mod tls;
 
 pub use conn::{Conn, Inbound, Outbound};
-pub use dial::{DialError, Endpoint, dial};
+pub use dial::{DialError, Endpoint, Tls, dial};
 pub use pool::Pool;

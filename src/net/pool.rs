@@ -4,7 +4,7 @@
 
 use super::Conn;
 use crate::{
-    base::{Mono, Span, UpstreamSlot, bounds::POOL_IDLE_MAX},
+    base::{Mono, Span, UpstreamSlot},
     rt::Outbox,
 };
 use std::collections::VecDeque;
@@ -43,14 +43,14 @@ impl<O: Outbox> Pool<O> {
         None
     }
 
-    /// Keeps a connection, opened at `opened`, for the next exchange; drops it when it is old or the shelf is full.
-    pub fn put(&mut self, upstream: UpstreamSlot, conn: Conn<O>, opened: Mono, now: Mono) {
+    /// Keeps a connection, opened at `opened`, for the next exchange; drops it when it is old or `max` wait already.
+    pub fn put(&mut self, upstream: UpstreamSlot, conn: Conn<O>, opened: Mono, now: Mono, max: usize) {
         if self.idle.len() <= upstream.index() {
             self.idle.resize_with(upstream.index() + 1, VecDeque::new);
         }
         let idle = Idle { conn, opened, since: now };
         if let Some(shelf) = self.idle.get_mut(upstream.index())
-            && shelf.len() < POOL_IDLE_MAX
+            && shelf.len() < max
             && is_fresh(&idle, now)
         {
             shelf.push_back(idle);

@@ -9,6 +9,7 @@ use crate::{
     telemetry::RequestId,
     wire::{Field, RequestHead},
 };
+use std::fmt::Write;
 
 /// Room for the fields that `stamp` writes, with names of upstreams as long as a config allows.
 pub const STAMP_BYTES_MAX: usize = 1024;
@@ -44,7 +45,7 @@ pub fn failure_text(failure: &Failure, contact: Option<&str>, id: RequestId) -> 
         text.push_str(contact);
         text.push('.');
     }
-    text.push_str(&format!(" [{id}]"));
+    let _ = write!(text, " [{id}]");
     text
 }
 

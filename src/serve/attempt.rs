@@ -13,7 +13,7 @@ use super::{
     watch::{Watched, watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, UpstreamSlot, bounds::INTERIM_ANSWERS_MAX},
+    base::{Failure, Kind, Mono, Span, UpstreamSlot, bounds::INTERIM_ANSWERS_MAX},
     net::{Conn, DialError, dial},
     rt::{Outbox, Read, Runtime, Segment},
     table::{Table, Upstream},
@@ -68,7 +68,7 @@ impl<'a> Order<'a> {
         bytes: &[u8],
         body: &Body,
     ) -> Result<Order<'a>, Failure> {
-        let incomplete = || Failure::new(Kind::Internal, "The upstream of this plan is incomplete. Report this.");
+        let incomplete = || Failure::new(Kind::Internal, "the upstream of this plan is incomplete. Report this.");
         let upstream = table.upstream(slot).ok_or_else(incomplete)?;
         let credential = upstream.credentials.first().ok_or_else(incomplete)?;
         let has_body = body.bytes > 0 || head.field(bytes, "content-length").is_some() || door.peeks();
@@ -174,7 +174,7 @@ async fn on_connection<R: Runtime>(
     story.record.attempts = story.record.attempts.saturating_add(1);
     let until = shard.rt.now().after(story.table.patience.first_byte);
     story.record.overhead_us = overhead(story, shard.rt.now());
-    let sent = send(shard, client, order, body, &mut conn, until).await?;
+    let sent = send(shard, client, order, body, &mut conn, story.table.patience.send).await?;
     let request_sent = matches!(sent, Sent::Whole);
     let early = match sent {
         Sent::AnsweredEarly(segment) => Some(segment),
@@ -210,7 +210,7 @@ async fn send<R: Runtime>(
     order: &Order<'_>,
     body: &mut Body,
     conn: &mut Conn<R::Outbox>,
-    until: Mono,
+    patience: Span,
 ) -> Result<Sent, Failed> {
     let mut head = Segment::copy_of(&order.head);
     let mut next = 0;
@@ -221,13 +221,13 @@ async fn send<R: Runtime>(
         head.extend(first.live());
         next = 1;
     }
-    match send_segment(shard, client, order, conn, head, until).await? {
+    match send_segment(shard, client, order, conn, head, patience).await? {
         (Sent::Whole, _) => {}
         (other, _) => return Ok(other),
     }
     while let Some(place) = body.segments.get_mut(next) {
         let segment = std::mem::replace(place, Segment::with_room(0));
-        let (sent, segment) = send_segment(shard, client, order, conn, segment, until).await?;
+        let (sent, segment) = send_segment(shard, client, order, conn, segment, patience).await?;
         if let (Some(segment), Some(place)) = (segment, body.segments.get_mut(next)) {
             *place = segment;
         }
@@ -245,8 +245,9 @@ async fn send_segment<R: Runtime>(
     order: &Order<'_>,
     conn: &mut Conn<R::Outbox>,
     segment: Segment,
-    until: Mono,
+    patience: Span,
 ) -> Result<(Sent, Option<Segment>), Failed> {
+    let until = shard.rt.now().after(patience);
     let Conn { inbound, outbound, .. } = conn;
     let mut write = pin!(outbound.write(segment));
     let mut ended = false;
@@ -339,5 +340,5 @@ fn answered<R: Runtime>(
 
 fn failed(order: &Order<'_>, kind: Kind, what: &str) -> Failure {
     let name = &order.upstream.name;
-    Failure::new(kind, format!("The upstream {name} {what}. Try again; if it lasts, tell the operator."))
+    Failure::new(kind, format!("the upstream {name} {what}. Try again; if it lasts, tell the operator."))
 }

@@ -68,7 +68,7 @@ pub async fn read<R: Runtime>(
     while !decoder.is_done() {
         let mut segment = arrival(rt, client, reading.until).await?;
         let stripped = decoder.strip(segment.live_mut()).map_err(|error| {
-            Failure::new(Kind::BodyBroken, format!("The request's body is not framed as its head says: {error}. Check the client, or the proxy in front of it."))
+            Failure::new(Kind::BodyBroken, format!("the request's body is not framed as its head says: {error}. Check the client, or the proxy in front of it."))
         })?;
         if stripped.consumed < segment.len() {
             client.unread = Some(Segment::copy_of(&segment.live()[stripped.consumed..]));
@@ -95,7 +95,7 @@ fn coding<O: Outbox>(client: &Client<O>, peek: bool) -> Result<bool, Failure> {
             b"gzip" | b"x-gzip" => Ok(true),
             _ => Err(Failure::new(
                 Kind::EncodingUnsupported,
-                "The body's content-encoding is not read here. Send it plain or with gzip.",
+                "the body's content-encoding is not read here. Send it plain or with gzip.",
             )),
         },
         _ => Ok(false),
@@ -121,7 +121,7 @@ async fn arrival<R: Runtime>(rt: &R, client: &mut Client<R::Outbox>, until: Mono
         Some(Read::Data(segment)) => Ok(segment),
         Some(Read::End | Read::Failed(_)) => Err(Unread::ClientGone),
         None => {
-            Err(Failure::new(Kind::RequestTimeout, "The request's body did not arrive in time. Send it again.").into())
+            Err(Failure::new(Kind::RequestTimeout, "the request's body did not arrive in time. Send it again.").into())
         }
     }
 }
@@ -147,7 +147,7 @@ async fn inflate(gzip: &mut GzDecoder<Unzipped>, mut compressed: &[u8], sink: &m
 fn broken_gzip() -> Failure {
     Failure::new(
         Kind::BodyBroken,
-        "The request's body is not the gzip that its content-encoding says. Send it again, or plain.",
+        "the request's body is not the gzip that its content-encoding says. Send it again, or plain.",
     )
 }
 
@@ -245,6 +245,6 @@ pub fn bodies_full() -> Failure {
 fn unreadable(why: &str) -> Failure {
     Failure::new(
         Kind::BodyUnreadable,
-        format!("The request's body cannot be routed: {why}. Check the client that made it."),
+        format!("the request's body cannot be routed: {why}. Check the client that made it."),
     )
 }

@@ -1,5 +1,6 @@
 //! The client's side of a connection: its head, the bytes that came with it, and how to take leave.
 
+use super::drain::Drain;
 use crate::{
     base::{
         Failure, Kind, Mono,
@@ -10,7 +11,12 @@ use crate::{
     table::Patience,
     wire::{HeadError, RequestHead},
 };
-use std::net::SocketAddr;
+use std::{
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::pin,
+    task::Poll,
+};
 
 /// A client's connection, between and during exchanges.
 pub struct Client<O: Outbox> {
@@ -51,8 +57,9 @@ impl<O: Outbox> Client<O> {
         }
     }
 
-    /// Waits for the next head: at most `keep_alive` for its first byte, then `head` for the rest.
-    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, patience: &Patience) -> Arrived {
+    /// Waits for the next head: at most `keep_alive` for its first byte, and not at all once the core goes down; then
+    /// `head` for the rest.
+    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, drain: &Drain, patience: &Patience) -> Arrived {
         self.head.reset();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
@@ -65,7 +72,8 @@ impl<O: Outbox> Client<O> {
                     Err(error) => return Arrived::Refused(refusal(&error)),
                 }
             }
-            match deadline(rt, until, self.inbound.next()).await {
+            let idle = bytes.is_none();
+            match deadline(rt, until, next_unless(&mut self.inbound, idle.then_some(drain))).await {
                 Some(Read::Data(more)) => {
                     if bytes.is_none() {
                         until = rt.now().after(patience.head);
@@ -74,7 +82,7 @@ impl<O: Outbox> Client<O> {
                 }
                 None if bytes.is_some() => {
                     let text = format!(
-                        "The request's head did not arrive within {} s. Send it again.",
+                        "the request's head did not arrive within {} s. Send it again.",
                         patience.head.as_ms() / 1000
                     );
                     return Arrived::Refused(Failure::new(Kind::RequestTimeout, text));
@@ -110,6 +118,17 @@ impl<O: Outbox> Client<O> {
     }
 }
 
+/// The next read; an end, if the core goes down first.
+async fn next_unless(inbound: &mut Inbound, drain: Option<&Drain>) -> Read {
+    let Some(drain) = drain else { return inbound.next().await };
+    let mut closing = pin!(drain.closing());
+    poll_fn(|cx| match inbound.poll_next(cx) {
+        Poll::Pending => closing.as_mut().poll(cx).map(|()| Read::End),
+        ready @ Poll::Ready(_) => ready,
+    })
+    .await
+}
+
 /// `more` behind `bytes`, in one buffer.
 pub(super) fn joined(bytes: Option<Segment>, more: Segment) -> Segment {
     let Some(mut bytes) = bytes else { return more };
@@ -126,6 +145,6 @@ pub(super) fn joined(bytes: Option<Segment>, more: Segment) -> Segment {
 fn refusal(error: &HeadError) -> Failure {
     Failure::new(
         error.kind(),
-        format!("The request cannot be read as HTTP/1.1: {error}. Check the client, or the proxy in front of it."),
+        format!("the request cannot be read as HTTP/1.1: {error}. Check the client, or the proxy in front of it."),
     )
 }

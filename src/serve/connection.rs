@@ -18,7 +18,7 @@ pub async fn connection<R: Runtime>(shard: Rc<Shard<R>>, conn: Conn<R::Outbox>, 
     let mut client = Client::new(conn);
     loop {
         let patience = shard.table().patience;
-        match client.read_head(&shard.rt, &patience).await {
+        match client.read_head(&shard.rt, &shard.drain, &patience).await {
             Arrived::Nothing => return,
             Arrived::Refused(failure) => {
                 let mut story = Story::begin(&shard, &client);

@@ -63,7 +63,7 @@ pub struct Story {
 /// One exchange. Its record is finished on every way out.
 pub async fn exchange<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbox>, listener: usize) -> After {
     let mut story = Story::begin(shard, client);
-    shard.core.counters.exchanges.add(1);
+    let in_flight = shard.core.counters.exchanges.hold();
     let after = match tell(shard, client, listener, &mut story).await {
         Ok(after) => after,
         Err(Stop::ClientGone) => {
@@ -81,7 +81,7 @@ pub async fn exchange<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbo
             }
         }
     };
-    shard.core.counters.exchanges.sub(1);
+    drop(in_flight);
     story.end(shard);
     after
 }
@@ -127,7 +127,7 @@ async fn tell<R: Runtime>(
     let answered = attempt::attempt(shard, client, &order, &mut body, story).await?;
     drop(body);
     verdict(answered.head.status, story)?;
-    Ok(relay::relay(shard, client, answered, story).await)
+    relay::relay(shard, client, answered, story).await
 }
 
 /// Where the request goes. An alias is put into the body here, and nowhere else is a body touched.
@@ -142,7 +142,7 @@ fn plan(
         let closed = || {
             Failure::new(
                 Kind::UpstreamsDenied,
-                "No upstream is open to your key. Ask the operator which ones your team may use.",
+                "no upstream is open to your key. Ask the operator which ones your team may use.",
             )
         };
         return table.passthrough_upstream(caller).ok_or_else(closed);
@@ -150,7 +150,7 @@ fn plan(
     let Some(model) = body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()) else {
         return Err(Failure::new(
             Kind::BodyUnreadable,
-            "The request's body names no `model`. Add one, for example `claude-sonnet-5`.",
+            "the request's body names no `model`. Add one, for example `claude-sonnet-5`.",
         ));
     };
     story.record.model = Text::new(model.text.as_bytes());
@@ -158,7 +158,7 @@ fn plan(
     let target = plan
         .candidates(table)
         .next()
-        .ok_or_else(|| Failure::new(Kind::Internal, "A plan without a candidate. Report this."))?;
+        .ok_or_else(|| Failure::new(Kind::Internal, "a plan without a candidate. Report this."))?;
     let (upstream, at) = (target.upstream, model.at.clone());
     if let Some(id) = &target.model {
         let replaced = splice(&mut body.segments, at, format!("\"{id}\"").as_bytes());
@@ -225,7 +225,7 @@ impl Story {
     pub fn begin<R: Runtime>(shard: &Shard<R>, client: &Client<R::Outbox>) -> Story {
         let table = shard.table();
         let (started, at) = (shard.rt.now(), shard.rt.wall());
-        let mut record = Record::new(at, RequestId::new(at, shard.rng.borrow_mut().next()), shard.worker);
+        let mut record = Record::new(at, RequestId::new(at, shard.rng.borrow_mut().draw()), shard.worker);
         let bytes = client.head_bytes.live();
         record.generation = table.generation;
         record.method = Text::new(client.head.method.of(bytes));

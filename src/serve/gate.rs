@@ -41,7 +41,7 @@ pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Re
     if head.upgrade {
         return Err(Failure::new(
             Kind::UpgradeRefused,
-            "This address speaks plain HTTP/1.1, without upgrades or WebSockets. Use ordinary requests.",
+            "this address speaks plain HTTP/1.1, without upgrades or WebSockets. Use ordinary requests.",
         ));
     }
     if let Some(listener) = listener {
@@ -60,7 +60,7 @@ pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Re
         _ => {
             return Err(Failure::new(
                 Kind::NoSuchPath,
-                format!("There is no such path here. {EXISTS}; check the base URL."),
+                format!("there is no such path here. {EXISTS}; check the base URL."),
             ));
         }
     };
@@ -68,7 +68,7 @@ pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Re
         return Ok(door);
     }
     let offered: Vec<_> = methods.iter().map(|method| String::from_utf8_lossy(method)).collect();
-    Err(Failure::new(Kind::MethodNotAllowed, format!("This path takes {} only.", offered.join(" and "))))
+    Err(Failure::new(Kind::MethodNotAllowed, format!("this path takes {} only.", offered.join(" and "))))
 }
 
 /// A web page on the same machine, or one that has re-bound its own name to this address, must not spend the
@@ -76,7 +76,7 @@ pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Re
 fn check_browser(head: &RequestHead, bytes: &[u8], listener: &Listener) -> Result<(), Failure> {
     if !listener.hosts.answers(head.host(bytes)) {
         let text =
-            "This listener does not answer to that host name. Use the address that forebay printed when it started.";
+            "this listener does not answer to that host name. Use the address that forebay printed when it started.";
         return Err(Failure::new(Kind::HostRefused, text));
     }
     let foreign_fetch =
@@ -84,7 +84,7 @@ fn check_browser(head: &RequestHead, bytes: &[u8], listener: &Listener) -> Resul
     if listener.refuse_cross_site && (foreign_fetch || head.field(bytes, "origin").is_some()) {
         return Err(Failure::new(
             Kind::CrossSite,
-            "Requests from web pages are refused here. Use a command-line client or an SDK.",
+            "requests from web pages are refused here. Use a command-line client or an SDK.",
         ));
     }
     Ok(())
@@ -121,7 +121,8 @@ pub fn body_size(head: &RequestHead, max: u64) -> Result<u64, Failure> {
 
 /// The refusal of a body over `max` bytes.
 pub fn too_large(max: u64) -> Failure {
-    let text = format!("The request is larger than {} MiB. Start a new conversation or compact this one.", max >> 20);
+    let (size, unit) = if max >= 1 << 20 { (max >> 20, "MiB") } else { (max, "bytes") };
+    let text = format!("the request is larger than {size} {unit}. Start a new conversation or compact this one.");
     Failure::new(Kind::BodyTooLarge, text)
 }
 

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod body;
 pub mod client;
 pub mod connection;
+pub mod drain;
 pub mod edits;
 pub mod exchange;
 pub mod gate;

@@ -31,7 +31,7 @@ pub fn answer(
         return found.map(|model| model.json).ok_or_else(|| {
             Failure::new(
                 Kind::ModelUnknown,
-                "No model of that name is listed for your key. GET /v1/models tells which are.",
+                "no model of that name is listed for your key. GET /v1/models tells which are.",
             )
         });
     }
@@ -48,7 +48,7 @@ struct Listed {
 fn listed(table: &Table, live: &Live, caller: CallerSlot) -> Vec<Listed> {
     let mut seen = HashSet::new();
     let mut models = Vec::new();
-    let own = table.models.iter().filter_map(|model| (model.name.is_exact()).then(|| &**model.name.text()));
+    let own = table.models.iter().map(|model| &model.name).filter(|name| name.is_exact()).map(|name| &**name.text());
     for id in own.filter(|id| table.may_list(caller, id)) {
         if seen.insert(id.to_owned()) {
             let json = described(table, live, caller, id).unwrap_or_else(|| model_object(id));

@@ -8,13 +8,14 @@ use super::{
     answer::{STAMP_BYTES_MAX, failure_text, stamp, status_line},
     attempt::Answered,
     client::Client,
+    drain::Stage,
     edits::{answer_fields, push_number},
-    exchange::{After, Story},
+    exchange::{After, Stop, Story},
     shard::Shard,
-    watch::{Ticker, Watched, first_tick},
+    watch::{Ticker, Watched, first_tick, watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, bounds::EVENT_BYTES_MAX},
+    base::{Failure, Kind, Mono, Origin, Span, bounds::EVENT_BYTES_MAX},
     dialect::anthropic::{self, Progress},
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
@@ -23,10 +24,14 @@ use crate::{
     wire::{self, BodyDecoder, EventScanner, Framing, Version},
 };
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::pin,
     task::Poll,
 };
+
+/// How long a client may take in what it was sent, before the connection's end shows it that no more comes. A body that
+/// fails takes with it what its reader has not fetched yet: Claude Code lost a finished block so, on a busy machine.
+const TAKE_IN_MAX: Span = Span::from_ms(250);
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +51,19 @@ enum Frame {
 enum Broken {
     ClientGone,
     ClientStalled,
-    Upstream(Kind),
+    Answer(Kind),
 }
 
 /// Passes the answer on to its end, and says what becomes of the client's connection.
+///
+/// # Errors
+/// When the answer broke before anything of it was sent: then the client can be told in so many words.
 pub async fn relay<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
     answered: Answered<R::Outbox>,
     story: &mut Story,
-) -> After {
+) -> Result<After, Stop> {
     let frame = frame(client, &answered);
     let close = frame == Frame::Close || !story.may_go_on(shard, client);
     story.record.status = answered.head.status;
@@ -69,10 +77,7 @@ pub async fn relay<R: Runtime>(
     story.record.overhead_us += now.since(answered.arrived).as_us();
     story.record.first_byte_us = now.since(story.started).as_us();
     let head = render_head(&answered, story, frame, close);
-    let streams = story.record.stream;
-    if streams {
-        shard.core.counters.streams.add(1);
-    }
+    let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
     let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, .. } = answered;
     let mut flow = Flow {
         patience: story.table.patience,
@@ -81,47 +86,54 @@ pub async fn relay<R: Runtime>(
         to: &mut client.outbound,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
-        events: (streams && frame == Frame::Chunks).then(Events::default),
+        events: (story.record.stream && frame == Frame::Chunks).then(Events::default),
         head: Some(head),
         surplus: false,
         sent_bytes: 0,
     };
     let outcome = flow.run(shard, rest).await;
     let broken_stream = match (outcome, &flow.events) {
-        (Err(Broken::Upstream(kind)), Some(events)) => flow.tell_break(shard, events.told(), kind, story).await,
+        (Err(Broken::Answer(kind)), Some(events)) if flow.head.is_none() => {
+            flow.tell_break(shard, events.told(), kind, story).await
+        }
         _ => false,
     };
     story.record.bytes_out = flow.sent_bytes;
     story.record.events = flow.events.as_ref().map_or(0, |events| events.count);
+    let untold = flow.head.is_some();
     let reusable = !flow.surplus && request_sent && upstream_head.keep_alive;
     drop(flow);
-    if streams {
-        shard.core.counters.streams.sub(1);
-    }
     match outcome {
         Ok(()) => {
             if reusable {
                 let now = shard.rt.now();
-                shard.pool.borrow_mut().put(slot, conn, opened, now);
+                shard.pool.borrow_mut().put(slot, conn, opened, now, story.table.bounds.pool_idle_max);
             }
             story.record.ending = Ending::Complete;
-            if close { After::Close } else { After::Next }
+            Ok(if close { After::Close } else { After::Next })
         }
-        Err(broken) => ended(broken, broken_stream, frame, story),
+        Err(Broken::Answer(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
+        Err(Broken::Answer(kind)) if !broken_stream => {
+            let now = shard.rt.now();
+            let _ = watched(&shard.rt, &mut client.inbound, now.after(TAKE_IN_MAX), pending::<()>()).await;
+            Ok(ended(Broken::Answer(kind), false, frame, close, story))
+        }
+        Err(broken) => Ok(ended(broken, broken_stream, frame, close, story)),
     }
 }
 
 /// What the log says of a relay that broke, and how the client is let go.
-fn ended(broken: Broken, told: bool, frame: Frame, story: &mut Story) -> After {
+fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Story) -> After {
     match broken {
         Broken::ClientGone => story.client_left(),
         Broken::ClientStalled => story.refuse(&Failure::new(Kind::ClientStalled, "")),
-        Broken::Upstream(kind) => story.refuse(&Failure::new(kind, "")),
+        Broken::Answer(kind) => story.refuse(&Failure::new(kind, "")),
     }
     match (broken, frame) {
-        (Broken::Upstream(_), _) if told => After::Close,
-        (Broken::Upstream(_), Frame::Close) => After::Abort,
-        (Broken::ClientStalled, _) => After::Abort,
+        // The body's framing has ended; to close now would cost the client its next request.
+        (Broken::Answer(_), _) if told && !close => After::Next,
+        (Broken::Answer(_), _) if told => After::Close,
+        (Broken::Answer(_), Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
         _ => After::Drop,
     }
 }
@@ -267,13 +279,13 @@ impl<O: Outbox> Flow<'_, O> {
                     self.write(shard, &mut ticker, out).await?;
                 }
                 Read::End => {
-                    self.decoder.eof().map_err(|_| Broken::Upstream(Kind::AnswerBroken))?;
+                    self.decoder.eof().map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
                     let out = self.last(None);
                     self.write(shard, &mut ticker, out).await?;
                     self.surplus = true;
                     return Ok(());
                 }
-                Read::Failed(_) => return Err(Broken::Upstream(Kind::AnswerBroken)),
+                Read::Failed(_) => return Err(Broken::Answer(Kind::AnswerBroken)),
             }
         }
         // Answers of length 0 come here with their head unsent.
@@ -294,16 +306,17 @@ impl<O: Outbox> Flow<'_, O> {
         }
         let until = shard.rt.now().after(self.patience.idle);
         let from = &mut *self.from;
-        match ticker.watch(&shard.rt, self.gone, until, poll_fn(|cx| from.poll_next(cx))).await {
+        match ticker.watch(shard, self.gone, until, poll_fn(|cx| from.poll_next(cx))).await {
             Watched::Done(read) => Ok(read),
             Watched::ClientGone => Err(Broken::ClientGone),
-            Watched::TimeUp => Err(Broken::Upstream(Kind::AnswerIdle)),
+            Watched::TimeUp if shard.drain.stage() == Stage::Ending => Err(Broken::Answer(Kind::Draining)),
+            Watched::TimeUp => Err(Broken::Answer(Kind::AnswerIdle)),
         }
     }
 
     /// Takes the upstream's framing off and puts ours on, in place.
     fn process(&mut self, mut segment: Segment) -> Result<Option<Segment>, Broken> {
-        let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Upstream(Kind::AnswerBroken))?;
+        let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
         self.surplus |= stripped.consumed < segment.len();
         segment.narrow(stripped.payload);
         self.sent_bytes += segment.len() as u64;
@@ -361,7 +374,7 @@ impl<O: Outbox> Flow<'_, O> {
         }
         for segment in queue.into_iter().flatten() {
             let until = shard.rt.now().after(self.patience.write_stall);
-            match ticker.watch(&shard.rt, self.gone, until, self.to.write(segment)).await {
+            match ticker.watch(shard, self.gone, until, self.to.write(segment)).await {
                 Watched::Done((Ok(()), _)) => {}
                 Watched::Done((Err(_), _)) | Watched::ClientGone => return Err(Broken::ClientGone),
                 Watched::TimeUp => return Err(Broken::ClientStalled),
@@ -395,10 +408,17 @@ impl<O: Outbox> Flow<'_, O> {
 
 /// The error event that tells of a break.
 fn break_event(kind: Kind, story: &Story) -> String {
-    let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
-    let what =
-        if kind == Kind::AnswerIdle { "fell silent in the middle of its answer" } else { "broke its answer off" };
-    let failure = Failure::new(kind, format!("The upstream {upstream} {what}. Try again."));
-    let text = failure_text(&failure, story.table.org.contact.as_deref(), story.record.request_id);
+    let text = failure_text(&broke(kind, story), story.table.org.contact.as_deref(), story.record.request_id);
     anthropic::error_event(kind.row().error_type, &text, &story.record.request_id.to_string())
+}
+
+/// The failure of an answer that broke off.
+fn broke(kind: Kind, story: &Story) -> Failure {
+    let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
+    let what = match kind {
+        Kind::Draining => return Failure::new(kind, "this forebay is going down. Try again."),
+        Kind::AnswerIdle => "fell silent in the middle of its answer",
+        _ => "broke its answer off",
+    };
+    Failure::new(kind, format!("the upstream {upstream} {what}. Try again."))
 }

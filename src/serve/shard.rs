@@ -1,14 +1,14 @@
 //! All that one core owns, and the few things it shares with the others through atomics.
 
+use super::drain::Drain;
 use crate::{
     base::{Rng, UpstreamSlot},
-    net::{Endpoint, Pool},
+    net::{Endpoint, Pool, Tls},
     rt::Runtime,
     table::{Table, live::Live},
     telemetry::Core,
 };
 use arc_swap::{ArcSwap, Cache};
-use rustls::{ClientConfig, pki_types::ServerName};
 use std::{
     cell::RefCell,
     sync::{
@@ -25,7 +25,7 @@ pub struct Shared {
     /// Resolved addresses and model lists.
     pub live: Arc<ArcSwap<Live>>,
     /// TLS settings by upstream slot; `None` for plain HTTP. Shared, so that sessions resume on every core.
-    pub tls: Arc<Vec<Option<(Arc<ClientConfig>, ServerName<'static>)>>>,
+    pub tls: Arc<Vec<Option<Tls>>>,
     /// Bytes of request bodies held by the process.
     pub bodies: Arc<AtomicU64>,
     /// The process takes no new work.
@@ -42,6 +42,8 @@ pub struct Shard<R: Runtime> {
     pub core: Arc<Core>,
     /// Idle upstream connections.
     pub pool: RefCell<Pool<R::Outbox>>,
+    /// How far it has come on its way down.
+    pub drain: Drain,
     /// For request ids and jitter.
     pub rng: RefCell<Rng>,
     shared: Shared,
@@ -57,6 +59,7 @@ impl<R: Runtime> Shard<R> {
             worker,
             core,
             pool: RefCell::default(),
+            drain: Drain::default(),
             rng: RefCell::new(Rng(seed)),
             table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
             live: RefCell::new(Cache::new(Arc::clone(&shared.live))),

@@ -1,5 +1,6 @@
 //! Waiting on several things at once, without losing any of them.
 
+use super::{drain::Stage, shard::Shard};
 use crate::{
     base::{Mono, Span},
     net::Inbound,
@@ -84,10 +85,10 @@ impl<'a, F: Future<Output = ()>> Ticker<'a, F> {
         Ticker { timer, make }
     }
 
-    /// Runs `work` while watching the client, until about `until`.
+    /// Runs `work` while watching the client, until about `until` or until the core's time is up.
     pub async fn watch<R: Runtime, T>(
         &mut self,
-        rt: &R,
+        shard: &Shard<R>,
         client: &mut Inbound,
         until: Mono,
         work: impl Future<Output = T>,
@@ -101,8 +102,8 @@ impl<'a, F: Future<Output = ()>> Ticker<'a, F> {
                 return Poll::Ready(Watched::ClientGone);
             }
             while self.timer.as_mut().poll(cx).is_ready() {
-                let now = rt.now();
-                if now >= until {
+                let now = shard.rt.now();
+                if now >= until || shard.drain.stage() == Stage::Ending {
                     return Poll::Ready(Watched::TimeUp);
                 }
                 self.timer.set((self.make)(first_tick(now).min(until)));

@@ -193,6 +193,10 @@ pub struct Patience {
     pub write_stall: Span,
     /// A client connection without a request.
     pub keep_alive: Span,
+    /// After the word to stop: how long new connections are still taken, so that a load balancer can look elsewhere.
+    pub drain_grace: Span,
+    /// After that: how long exchanges in flight may go on.
+    pub drain: Span,
 }
 
 impl Default for Patience {
@@ -207,6 +211,8 @@ impl Default for Patience {
             idle: Span::from_secs(300),
             write_stall: Span::from_secs(60),
             keep_alive: Span::from_secs(75),
+            drain_grace: Span::ZERO,
+            drain: Span::from_secs(300),
         }
     }
 }

@@ -48,6 +48,11 @@ impl Gauge {
         Gauge(AtomicI64::new(0))
     }
 
+    /// Makes the level `n`. Only the owner may.
+    pub fn set(&self, n: i64) {
+        self.0.store(n, Relaxed);
+    }
+
     /// Raises the level by `n`. Only the owner may.
     pub fn add(&self, n: i64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
@@ -58,9 +63,25 @@ impl Gauge {
         self.add(n.wrapping_neg());
     }
 
+    /// Raises the level by one for as long as what this returns lives, also when a panic ends that. Only the owner may.
+    #[must_use]
+    pub fn hold(&self) -> Held<'_> {
+        self.add(1);
+        Held(self)
+    }
+
     /// The level now.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// One of what a gauge counts.
+pub struct Held<'a>(&'a Gauge);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.sub(1);
     }
 }
 
@@ -85,14 +106,10 @@ pub struct UpstreamCounters {
     pub reuses: Counter,
     /// Requests sent a second time, because a reused connection turned out to be closed.
     pub replays: Counter,
-    /// Connections that wait in the pool.
-    pub idle: Gauge,
 }
 
 /// All that one core counts.
 pub struct Counters {
-    /// Requests whose head was read.
-    pub requests: Counter,
     /// Client connections accepted.
     pub accepted: Counter,
     /// Client connections open.
@@ -101,13 +118,15 @@ pub struct Counters {
     pub exchanges: Gauge,
     /// Answers that are streaming now.
     pub streams: Gauge,
+    /// Upstream connections that wait in the pool. Set from time to time.
+    pub idle: Gauge,
     /// Bytes of request bodies held now.
     pub bodies_bytes: Gauge,
-    /// Bytes of request bodies received.
+    /// Bytes of request bodies received, of exchanges that have ended.
     pub bytes_in: Counter,
-    /// Bytes of answer bodies sent.
+    /// Bytes of answer bodies sent, of exchanges that have ended.
     pub bytes_out: Counter,
-    /// SSE events passed on.
+    /// SSE events passed on, of exchanges that have ended.
     pub events: Counter,
     /// Panics that ended one task and nothing else.
     pub panics: Counter,
@@ -132,7 +151,7 @@ impl Counters {
     /// All zero.
     pub fn new() -> Counters {
         Counters {
-            requests: Counter::new(),
+            idle: Gauge::new(),
             accepted: Counter::new(),
             connections: Gauge::new(),
             exchanges: Gauge::new(),
@@ -175,9 +194,11 @@ impl Counters {
         &self.upstreams[slot.index().min(UPSTREAMS_MAX - 1)]
     }
 
-    /// Counts and measures an exchange that has ended. `requests`, the bytes and the events are counted as they come,
-    /// because a stream lasts for minutes.
+    /// Counts and measures an exchange that has ended.
     pub fn observe(&self, record: &Record) {
+        self.bytes_in.add(record.bytes_in);
+        self.bytes_out.add(record.bytes_out);
+        self.events.add(record.events);
         self.status(record.status).add(1);
         if !record.reason.is_empty() {
             let row = TABLE.iter().find(|row| row.reason == record.reason);
@@ -223,7 +244,9 @@ mod tests {
         failed.origin = Some(Origin::Upstream);
         failed.reason = Kind::ConnectTimeout.row().reason;
         failed.upstream_slot = Some(UpstreamSlot(3));
+        (failed.bytes_in, failed.bytes_out, failed.events) = (7, 8, 9);
         counters.observe(&failed);
+        assert_eq!([&counters.bytes_in, &counters.bytes_out, &counters.events].map(Counter::get), [7, 8, 9]);
         assert_eq!(counters.status(504).get(), 1);
         assert_eq!(counters.failures(Kind::ConnectTimeout).get(), 1);
         assert_eq!(counters.other_failures().get(), 0);

@@ -170,11 +170,11 @@ mod tests {
         let telemetry = Telemetry::new(2, Wall(0), "1");
         telemetry.cores[0].counters.connections.add(1);
         telemetry.cores[1].counters.connections.sub(1);
-        telemetry.cores[0].counters.requests.add(2);
-        telemetry.cores[1].counters.requests.add(3);
+        telemetry.cores[0].counters.accepted.add(2);
+        telemetry.cores[1].counters.accepted.add(3);
         telemetry.cores[1].counters.overhead.observe(5);
         assert_eq!(telemetry.level(|c| c.connections.get()), 0);
-        assert_eq!(telemetry.sum(|c| c.requests.get()), 5);
+        assert_eq!(telemetry.sum(|c| c.accepted.get()), 5);
         assert_eq!(telemetry.merge(|c| &c.overhead).count(), 1);
     }
 

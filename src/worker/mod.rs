@@ -11,8 +11,8 @@ use crate::{
         Runtime,
         ring::{Driver, Listener, ListenerCloser, Ring, pin_to},
     },
-    serve::{self, Shard, shard::Shared},
-    telemetry::Core,
+    serve::{self, Shard, drain::Stage, shard::Shared},
+    telemetry::{Core, Counters},
 };
 use std::{
     io,
@@ -26,8 +26,8 @@ use std::{
 
 /// How often a worker looks at flags, reports that it lives, and sweeps its pool.
 const HOUSEKEEPING: Span = Span::from_ms(100);
-/// How long exchanges in flight may go on once the process drains.
-const DRAIN_MAX: Span = Span::from_secs(30);
+/// How long broken streams, and clients that still read, may take at the very end.
+const ENDING_MAX: Span = Span::from_secs(5);
 /// How long to wait when accept(2) fails, for want of descriptors above all.
 const ACCEPT_PAUSE: Span = Span::from_ms(50);
 
@@ -79,16 +79,27 @@ async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<At
         core.counters.panics.add(panicked - std::mem::replace(&mut panics_seen, panicked));
         core.beat();
         shard.pool.borrow_mut().sweep(ring.now());
+        core.counters.idle.set(shard.pool.borrow().len() as i64);
         ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
     }
+    let patience = shard.table().patience;
+    pass(&shard, patience.drain_grace, |_| true).await;
     core.set_listening(false);
     closers.iter().for_each(ListenerCloser::close);
-    let until = ring.now().after(DRAIN_MAX);
-    while core.counters.exchanges.get() > 0 && ring.now() < until {
-        core.beat();
-        ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
-    }
+    shard.drain.advance(Stage::Closing);
+    pass(&shard, patience.drain, |counters| counters.exchanges.get() > 0).await;
+    shard.drain.advance(Stage::Ending);
+    pass(&shard, ENDING_MAX, |counters| counters.connections.get() > 0).await;
     Ok(())
+}
+
+/// Lets time pass, at most `span`, as long as `busy`.
+async fn pass(shard: &Shard<Ring>, span: Span, busy: impl Fn(&Counters) -> bool) {
+    let until = shard.rt.now().after(span);
+    while busy(&shard.core.counters) && shard.rt.now() < until {
+        shard.core.beat();
+        shard.rt.sleep_until(shard.rt.now().after(HOUSEKEEPING).min(until)).await;
+    }
 }
 
 /// Accepts for ever; every connection is a task of its own, which a panic ends alone.
@@ -98,7 +109,9 @@ async fn accept(shard: Rc<Shard<Ring>>, listener: Listener, number: usize) {
             Ok(socket) => {
                 let (shard, conn) = (Rc::clone(&shard), Conn::plain(socket));
                 shard.clone().rt.spawn(async move {
-                    let _open = Open::new(&shard.core);
+                    let core = Arc::clone(&shard.core);
+                    let _open = core.counters.connections.hold();
+                    core.counters.accepted.add(1);
                     if shard.core.counters.connections.get() > shard.table().bounds.connections_max as i64 {
                         serve::connection::turn_away(&shard, conn).await;
                     } else {
@@ -109,22 +122,5 @@ async fn accept(shard: Rc<Shard<Ring>>, listener: Listener, number: usize) {
             Err(_) if shard.is_draining() => return,
             Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
         }
-    }
-}
-
-/// Counts a connection for as long as its task lives, however that ends.
-struct Open(Arc<Core>);
-
-impl Open {
-    fn new(core: &Arc<Core>) -> Open {
-        core.counters.accepted.add(1);
-        core.counters.connections.add(1);
-        Open(Arc::clone(core))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.counters.connections.sub(1);
     }
 }

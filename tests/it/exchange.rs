@@ -154,7 +154,7 @@ fn a_broken_stream_never_ends_cleanly() {
             if told {
                 let error = text.strip_prefix(&expected).unwrap();
                 assert!(error.starts_with("event: error\ndata: {\"type\":\"error\""), "{error}");
-                assert!(error.contains("forebay: The upstream main broke its answer off"), "{error}");
+                assert!(error.contains("forebay: the upstream main broke its answer off"), "{error}");
                 assert!(answer.complete);
             } else {
                 assert_eq!(text, expected, "only whole events go on");
@@ -178,7 +178,9 @@ fn a_broken_document_never_ends_cleanly() {
                 false
             });
             let forebay = Forebay::start(&config(&format!("http://{}", upstream.address), ""), driver);
-            assert!(!forebay.ask(&post(BODY)).complete, "{head}");
+            // Where nothing has been sent yet, an honest 502; else a body without its end.
+            let answer = forebay.ask(&post(BODY));
+            assert!(answer.status() == 502 || !answer.complete, "{head}: {answer:?}");
         });
     }
 }
@@ -190,8 +192,7 @@ fn an_idle_connection_that_the_upstream_closed_costs_nobody_a_request() {
         // that had closed it already while the request was on its way.
         let served = Mutex::new(std::collections::HashSet::new());
         let upstream = Upstream::plain(move |got, stream| served.lock().unwrap().insert(got.connection) && ok(stream));
-        let mut forebay =
-            Forebay::start(&config(&format!("http://{}", upstream.address), "[runtime]\nworkers = 1\n"), driver);
+        let mut forebay = Forebay::start(&config(&format!("http://{}", upstream.address), ""), driver);
         for _ in 0..3 {
             assert_eq!(forebay.ask(&post(BODY)).status(), 200);
         }
@@ -272,8 +273,9 @@ fn an_answer_that_comes_before_the_request_is_sent_reaches_the_client() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let thread = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            read_head(&mut stream).unwrap();
+            let mut posts = listener.incoming().map(|stream| stream.unwrap());
+            let mut stream =
+                posts.find_map(|mut s| read_head(&mut s).unwrap().starts_with("POST").then_some(s)).unwrap();
             stream.write_all(answer("413 Content Too Large", "", "{\"edge\":true}").as_bytes()).unwrap();
             // Keeps the connection: it is the answer that must end the sending.
             let _ = stream.read(&mut [0; 1]);

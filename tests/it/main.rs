@@ -2,12 +2,14 @@
 #![allow(
     missing_docs,
     clippy::disallowed_types,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stderr
+    clippy::print_stderr,
+    reason = "a test is nobody's library and may block"
 )]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod configs;
+mod docs;
+mod drain;
 mod exchange;
 mod requests;
 mod support;

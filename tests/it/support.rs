@@ -72,6 +72,11 @@ impl Upstream {
                     stream.set_read_timeout(Some(STUCK)).unwrap();
                     let mut stream = wrap(stream);
                     while let Some((head, body)) = read_request(&mut stream) {
+                        // forebay itself asks for the list of models when it starts; the script is for clients.
+                        if head.starts_with("GET ") && head.contains("/v1/models") {
+                            stream.write_all(answer("200 OK", "", "{\"data\":[]}").as_bytes()).unwrap();
+                            continue;
+                        }
                         let got = Got { head, body, connection, number: numbers.fetch_add(1, Ordering::SeqCst) };
                         let _ = sender.send(got.clone());
                         if !script(&got, &mut stream) {
@@ -200,6 +205,17 @@ impl Forebay {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
     /// A document of the admin listener's.
     pub fn admin(&self, path: &str) -> Answer {
         let mut stream = TcpStream::connect(self.admin).unwrap();
@@ -229,7 +245,7 @@ pub fn config(upstream: &str, more: &str) -> String {
         write!(hash, "{byte:02x}").unwrap();
     }
     format!(
-        "[org]\ncontact = \"#ai-platform\"\n[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
+        "[org]\ncontact = \"#ai-platform\"\n[listen]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n[runtime]\nworkers = 1\n\
          [[upstream]]\nname = \"main\"\nprovider = \"anthropic\"\nbase_url = \"{upstream}\"\ncredentials = [{{ name = \"org\", env = \"PROVIDER_KEY\" }}]\n\
          [[key]]\nname = \"alice\"\nhash = \"sha256:{hash}\"\n{more}"
     )

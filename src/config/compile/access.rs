@@ -24,16 +24,14 @@ pub(super) fn compile(problems: &mut Problems, written: &file::Access, scope: &S
     });
     let upstreams = written.upstreams.as_ref().map(|list| {
         not_empty(problems, "upstreams", list, written.upstreams_at);
-        let slots = list.iter().filter_map(|name| scope.upstreams.find(problems, name));
+        let slots = list.iter().filter_map(|name| scope.upstreams.find(problems, name, name.at));
         let mut slots: Vec<UpstreamSlot> = slots.map(UpstreamSlot).collect();
         slots.dedup();
         slots
     });
-    let passthrough = written
-        .passthrough
-        .iter()
-        .filter_map(|prefix| prefix_is_good(problems, prefix).then(|| prefix.value.as_str().into()));
-    Access { models, upstreams, passthrough: passthrough.collect() }
+    let good = written.passthrough.iter().filter(|prefix| prefix_is_good(problems, prefix));
+    let passthrough: Vec<_> = good.map(|prefix| prefix.value.as_str().into()).collect();
+    Access { models, upstreams, passthrough }
 }
 
 /// An empty list would open nothing, which is rarely meant and said better by `disabled`.
@@ -70,7 +68,10 @@ fn prefix_is_good(problems: &mut Problems, written: &At<String>) -> bool {
     let Some(fault) = prefix_fault(&written.value) else { return true };
     let trimmed = written.value.trim_end_matches(['/', '*']);
     let trimmed = if trimmed.starts_with('/') { trimmed.to_owned() } else { format!("/{trimmed}") };
-    let better = [trimmed.clone(), format!("/v1{trimmed}")].into_iter().find(|path| prefix_fault(path).is_none());
+    let better = [trimmed.clone(), format!("/v1{trimmed}")]
+        .into_iter()
+        .filter(|path| !path.starts_with("/v1/v1"))
+        .find(|path| prefix_fault(path).is_none());
     let (hint, remedy) = match better {
         Some(path) => (format!("write {}", quoted(&path)), Remedy::replace(written.at, quoted(&path))),
         None => ("remove it".to_owned(), item_removal(problems, written.at)),

@@ -55,7 +55,7 @@ impl Keys<'_> {
         let team = written.team.as_ref().and_then(|team| self.team(problems, team));
         let access = access::compile(problems, &written.access, self.scope);
         let bounds = team.and_then(|slot| self.teams.get(slot.index())).map(|team| &team.access);
-        self.within_team(problems, written, &access, bounds);
+        within_team(problems, written, &access, bounds);
         let team_written = team.and_then(|slot| file.teams.get(slot.index())).map(|team| &team.access);
         let bounded = access.models.is_some() || bounds.is_some_and(|bounds| bounds.models.is_some());
         access::no_way_around(problems, bounded, &written.access.passthrough);
@@ -84,28 +84,7 @@ impl Keys<'_> {
             problems.add(wanted.at, cause, "add the [[team]], or remove `team`", remedy);
             return None;
         }
-        self.team_names.find(problems, wanted).map(TeamSlot)
-    }
-
-    /// Lists that leave nothing open together.
-    fn within_team(&self, problems: &mut Problems, written: &file::Key, access: &Access, team: Option<&Access>) {
-        let Some(team) = team else { return };
-        if let (Some(own), Some(open), Some(at)) = (&access.upstreams, &team.upstreams, written.access.upstreams_at)
-            && !own.is_empty()
-            && !open.is_empty()
-            && !own.iter().any(|slot| open.contains(slot))
-        {
-            let remedy = entry_removal(problems, at);
-            problems.add(at, "none of these `upstreams` is open to the key's team", "remove `upstreams`", remedy);
-        }
-        if let (Some(own), Some(open), Some(at)) = (&access.models, &team.models, written.access.models_at)
-            && !own.is_empty()
-            && !open.is_empty()
-            && !own.iter().any(|a| open.iter().any(|b| a.meet(b).is_some()))
-        {
-            let remedy = entry_removal(problems, at);
-            problems.add(at, "none of these `models` is open to the key's team", "remove `models`", remedy);
-        }
+        self.team_names.find(problems, wanted, wanted.at).map(TeamSlot)
     }
 
     fn expiry(&self, problems: &mut Problems, written: &At<String>) -> Option<Expiry> {
@@ -155,6 +134,27 @@ impl Keys<'_> {
             };
             problems.add(hash.at, cause, format!("remove it, or {make}"), remedy);
         }
+    }
+}
+
+/// Lists that leave nothing open together.
+fn within_team(problems: &mut Problems, written: &file::Key, access: &Access, team: Option<&Access>) {
+    let Some(team) = team else { return };
+    if let (Some(own), Some(open), Some(at)) = (&access.upstreams, &team.upstreams, written.access.upstreams_at)
+        && !own.is_empty()
+        && !open.is_empty()
+        && !own.iter().any(|slot| open.contains(slot))
+    {
+        let remedy = entry_removal(problems, at);
+        problems.add(at, "none of these `upstreams` is open to the key's team", "remove `upstreams`", remedy);
+    }
+    if let (Some(own), Some(open), Some(at)) = (&access.models, &team.models, written.access.models_at)
+        && !own.is_empty()
+        && !open.is_empty()
+        && !own.iter().any(|a| open.iter().any(|b| a.meet(b).is_some()))
+    {
+        let remedy = entry_removal(problems, at);
+        problems.add(at, "none of these `models` is open to the key's team", "remove `models`", remedy);
     }
 }
 

@@ -24,11 +24,13 @@ use super::host::Host;
 const NAME_BYTES_MAX: usize = 64;
 
 /// Compiles; problems are added to `problems`, and then there is no table.
-pub fn compile(problems: &mut Problems, host: &dyn Host, file: &File) -> Option<Table> {
+pub fn compile(problems: &mut Problems, host: &dyn Host, file: &mut File) -> Option<Table> {
+    let later = upstreams::take_later(problems, &mut file.upstreams);
     let zone = settings::zone(problems, file.org.timezone.as_ref());
     let places = places::compile(problems, file);
     let upstreams = upstreams::compile(problems, host, &file.upstreams);
-    let names = Names::of(problems, "upstream", file.upstreams.iter().map(|upstream| upstream.name.as_ref()));
+    let mut names = Names::of(problems, "upstream", file.upstreams.iter().map(|upstream| upstream.name.as_ref()));
+    names.later = later;
     let models = models::compile(problems, file, &names);
     let scope = access::Scope { upstreams: &names, models: &models };
     let (teams, callers, digests) = callers::compile(problems, file, &scope, &zone);
@@ -64,6 +66,8 @@ struct Names {
     noun: &'static str,
     list: Vec<Arc<str>>,
     slots: HashMap<Arc<str>, u32>,
+    /// Names of things that this version does not have.
+    later: Vec<String>,
 }
 
 impl Names {
@@ -73,7 +77,7 @@ impl Names {
         noun: &'static str,
         written: impl Iterator<Item = Option<&'a At<String>>>,
     ) -> Names {
-        let mut names = Names { noun, list: Vec::new(), slots: HashMap::new() };
+        let mut names = Names { noun, list: Vec::new(), slots: HashMap::new(), later: Vec::new() };
         for written in written {
             let slot = names.list.len() as u32;
             let Some(At { value, at }) = written else {
@@ -98,10 +102,21 @@ impl Names {
         names
     }
 
-    /// The slot of a name that is referred to. An unknown one is told, and what was probably meant is returned.
-    fn find(&self, problems: &mut Problems, wanted: &At<String>) -> Option<u32> {
+    /// The slot of a name that is referred to by the item at `item` of a list. An unknown one is told, and what was
+    /// probably meant is returned.
+    fn find(&self, problems: &mut Problems, wanted: &At<String>, item: Spot) -> Option<u32> {
         if let Some(slot) = self.slots.get(wanted.value.as_str()) {
             return Some(*slot);
+        }
+        if self.later.contains(&wanted.value) {
+            let remedy = super::reader::item_removal(problems, item);
+            problems.add(
+                wanted.at,
+                format!("the {} `{}` is not in this version", self.noun, wanted.value),
+                "remove it",
+                remedy,
+            );
+            return None;
         }
         let known = || self.list.iter().map(|name| &**name).filter(|name| !name.is_empty());
         let meant = nearest(&wanted.value, known()).or_else(|| known().next())?;

@@ -46,7 +46,7 @@ fn name(problems: &mut Problems, written: &file::Model, before: &[file::Model]) 
     let Some(At { value, at }) = &written.name else { return Pattern::new("") };
     let good = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
     if value.is_empty() || value.len() > MODEL_BYTES_MAX || !value.chars().all(good) {
-        let clean: String = value.chars().filter(|c| good(*c)).take(MODEL_BYTES_MAX).collect();
+        let clean: String = value.trim().chars().map(|c| if good(c) { c } else { '-' }).take(MODEL_BYTES_MAX).collect();
         let clean = if clean.is_empty() { "*".to_owned() } else { clean };
         problems.add(
             *at,
@@ -91,15 +91,16 @@ fn targets(problems: &mut Problems, written: &file::Model, upstreams: &Names) ->
     if written.targets.is_empty() && !written.targets_told {
         let first = upstreams.list.iter().find(|name| !name.is_empty()).map_or("anthropic", |name| name);
         let value = format!("[{{ upstream = {} }}]", quoted(first));
-        let remedy = match written.targets_at {
-            Some(at) => Remedy::replace(at, &value),
-            None => {
-                let line = line_at(&problems.text(written.at.file), written.at.start).end;
-                let at = super::Spot { start: line, end: line, ..written.at };
-                Remedy::replace(at, format!("\ntargets = {value}"))
-            }
-        };
-        problems.add(written.at, "[[model]] has no `targets`", format!("add `targets = {value}`"), remedy);
+        let line = line_at(&problems.text(written.at.file), written.at.start).end;
+        let new = (super::Spot { start: line, end: line, ..written.at }, format!("\ntargets = {value}"));
+        let (at, text) = written.targets_at.map_or(new, |at| (at, value.clone()));
+        let remedy = Remedy::replace(at, text);
+        problems.add(
+            written.targets_at.unwrap_or(written.at),
+            "[[model]] has no `targets`",
+            format!("add `targets = {value}`"),
+            remedy,
+        );
     }
     let mut targets: Vec<Target> = Vec::new();
     for (at, entry) in written.targets.iter().enumerate() {
@@ -136,7 +137,7 @@ fn target(problems: &mut Problems, written: &file::Target, upstreams: &Names) ->
     }
     let tier = written.tier.as_ref().map_or(1, |number| within(problems, "tier", number, 1, 255));
     let weight = written.weight.as_ref().map_or(1, |number| within(problems, "weight", number, 1, 1_000_000));
-    let upstream = UpstreamSlot(upstreams.find(problems, written.upstream.as_ref()?)?);
+    let upstream = UpstreamSlot(upstreams.find(problems, written.upstream.as_ref()?, written.at)?);
     let model = written.model.as_ref().map(|id| id.value.as_str().into());
     Some(Target { upstream, model, tier: tier as u8, weight: weight as u32 })
 }

@@ -39,7 +39,8 @@ pub(super) fn zone(problems: &mut Problems, written: Option<&At<String>>) -> Tim
 pub(super) fn contact(problems: &mut Problems, written: Option<&At<String>>) -> Option<Arc<str>> {
     let At { value, at } = written?;
     if value.len() > CONTACT_BYTES_MAX || value.chars().any(char::is_control) {
-        let clean: String = value.chars().filter(|c| !c.is_control()).take(CONTACT_BYTES_MAX / 4).collect();
+        let clean: String =
+            value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CONTACT_BYTES_MAX / 4).collect();
         problems.add(
             *at,
             format!("`contact` is longer than {CONTACT_BYTES_MAX} bytes or holds a line break; it ends every refusal"),
@@ -82,18 +83,20 @@ fn slot<'p>(patience: &'p mut Patience, step: &str) -> Option<&'p mut Span> {
         "idle" => &mut patience.idle,
         "write_stall" => &mut patience.write_stall,
         "keep_alive" => &mut patience.keep_alive,
+        "drain_grace" => &mut patience.drain_grace,
+        "drain" => &mut patience.drain,
         _ => return None,
     })
 }
 
 pub(super) fn bounds(problems: &mut Problems, written: &file::Bounds) -> Bounds {
     let defaults = Bounds::default();
-    let body = written.body_max.as_ref().and_then(|text| size(problems, "body_max", text, "64MiB"));
-    let bodies = written.bodies_max.as_ref().and_then(|text| size(problems, "bodies_max", text, "1GiB"));
+    let body = written.body.as_ref().and_then(|text| size(problems, "body_max", text, "64MiB"));
+    let bodies = written.bodies.as_ref().and_then(|text| size(problems, "bodies_max", text, "1GiB"));
     let body_bytes_max = body.unwrap_or(defaults.body_bytes_max);
     let bodies_bytes_max = bodies.unwrap_or(defaults.bodies_bytes_max.max(body_bytes_max));
-    if let Some(text) = written.bodies_max.as_ref().filter(|_| bodies_bytes_max < body_bytes_max) {
-        let better = format!("{}B", body_bytes_max.saturating_mul(16));
+    if let Some(text) = written.bodies.as_ref().filter(|_| bodies_bytes_max < body_bytes_max) {
+        let better = value::size_text(body_bytes_max.saturating_mul(16));
         problems.add(
             text.at,
             "`bodies_max`, for all bodies together, is below what one body may have (`body_max`)",
@@ -107,14 +110,8 @@ pub(super) fn bounds(problems: &mut Problems, written: &file::Bounds) -> Bounds 
     Bounds {
         body_bytes_max,
         bodies_bytes_max,
-        connections_max: count(
-            "connections_max",
-            written.connections_max.as_ref(),
-            1,
-            1_000_000,
-            defaults.connections_max,
-        ),
-        pool_idle_max: count("pool_idle_max", written.pool_idle_max.as_ref(), 0, 65_536, defaults.pool_idle_max),
+        connections_max: count("connections_max", written.connections.as_ref(), 1, 1_000_000, defaults.connections_max),
+        pool_idle_max: count("pool_idle_max", written.pool_idle.as_ref(), 0, 65_536, defaults.pool_idle_max),
     }
 }
 

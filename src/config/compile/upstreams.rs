@@ -34,6 +34,27 @@ enum Auth {
     None,
 }
 
+/// Takes out the upstreams of providers that are not in this version, and returns their names.
+pub(super) fn take_later(problems: &mut Problems, upstreams: &mut Vec<file::Upstream>) -> Vec<String> {
+    let mut names = Vec::new();
+    upstreams.retain(|written| {
+        let Some(text) = written.provider.as_ref().filter(|text| LATER.contains(&text.value.as_str())) else {
+            return true;
+        };
+        let all = extent(problems, written.at);
+        problems.forget(all);
+        problems.add(
+            text.at,
+            format!("the provider `{}` is not in this version", text.value),
+            "remove this upstream; there is anthropic, anthropic-compatible",
+            Remedy::replace(all, ""),
+        );
+        names.extend(written.name.as_ref().map(|name| name.value.clone()));
+        false
+    });
+    names
+}
+
 pub(super) fn compile(problems: &mut Problems, host: &dyn Host, written: &[file::Upstream]) -> Vec<Upstream> {
     if written.is_empty() {
         let section = "[[upstream]]\nname = \"anthropic\"\nprovider = \"anthropic\"\n\
@@ -75,15 +96,6 @@ fn provider(problems: &mut Problems, written: &file::Upstream) -> Provider {
         }
         return Provider::AnthropicCompatible;
     };
-    if LATER.contains(&text.value.as_str()) {
-        problems.add(
-            text.at,
-            format!("the provider `{}` is not in this version", text.value),
-            "remove this upstream; there is anthropic, anthropic-compatible",
-            Remedy::replace(extent(problems, written.at), ""),
-        );
-        return Provider::AnthropicCompatible;
-    }
     let presets = [Provider::Anthropic, Provider::AnthropicCompatible].map(|preset| (preset.name(), preset));
     word(problems, "provider", text, &presets).unwrap_or(Provider::Anthropic)
 }

@@ -342,7 +342,7 @@ fn bounds_hold_to_the_byte() {
         b"a full buffer never waits",
     );
     refused(
-        answer_cut(&[b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &[b'a'; HEAD_BYTES_MAX]].concat(), false, []),
+        answer_cut(&[b"HTTP/1.1 200 OK\r\nX: ".as_slice(), &vec![b'a'; HEAD_BYTES_MAX]].concat(), false, []),
         TooLarge,
         b"answers too",
     );

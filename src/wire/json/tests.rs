@@ -1,6 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use serde_json::Value;
+use std::fmt::Write as _;
 
 fn scan_cut(body: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Peeked, ScanError> {
     let mut scan = FieldScan::new();
@@ -124,7 +125,7 @@ fn what_has_two_readings_is_refused() {
         (r#"{"a":1 "b":2}"#, Malformed("")),
         (r#"{"a":1"b":2}"#, Malformed("")),
         (r#"{"a":"x""b":2}"#, Malformed("")),
-        (r#"{a:1}"#, Malformed("")),
+        (r"{a:1}", Malformed("")),
         (r#"{"\m":1}"#, Malformed("")),
         (r#"{"metadata":{"a":1,}}"#, Malformed("")),
     ];
@@ -188,7 +189,7 @@ fn a_scan_is_reused_without_a_trace_and_an_error_stays() {
 /// A document as text, with its strings escaped and its spaces put in at random.
 fn write(value: &Value, style: &mut impl Iterator<Item = u8>, out: &mut String) {
     let space = |style: &mut dyn Iterator<Item = u8>, out: &mut String| {
-        out.push_str(["", "", " ", "\n\t"][style.next().unwrap() as usize % 4])
+        out.push_str(["", "", " ", "\n\t"][style.next().unwrap() as usize % 4]);
     };
     space(style, out);
     match value {
@@ -221,10 +222,10 @@ fn write(value: &Value, style: &mut impl Iterator<Item = u8>, out: &mut String) 
 fn write_string(text: &str, style: &mut impl Iterator<Item = u8>, out: &mut String) {
     out.push('"');
     for character in text.chars() {
-        if style.next().unwrap() % 4 == 0 {
+        if style.next().unwrap().is_multiple_of(4) {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
-                out.push_str(&format!("\\u{unit:04x}"));
+                let _ = write!(out, "\\u{unit:04x}");
             }
         } else {
             let quoted = serde_json::to_string(&character).unwrap();

@@ -62,10 +62,13 @@ fn scan(bytes: &[u8]) -> (Vec<(usize, Vec<u8>)>, bool) {
     whole
 }
 
+/// Bytes, the ends and names of their events, whether one is unfinished, and the rule.
+type Row = (&'static str, &'static [(usize, &'static str)], bool, &'static str);
+
 #[test]
 fn events_end_at_blank_lines() {
     let long = "e".repeat(EVENT_NAME_BYTES_MAX + 20);
-    let rows: &[(&str, &[(usize, &str)], bool, &str)] = &[
+    let rows: &[Row] = &[
         ("event: ping\ndata: {}\n\n", &[(22, "ping")], false, "LF"),
         ("event: ping\r\ndata: {}\r\n\r\n", &[(25, "ping")], false, "CRLF"),
         ("event: ping\rdata: {}\r\rx", &[(22, "ping")], true, "CR"),

@@ -1,0 +1,197 @@
+//! Configurations as files. Every wrong one under `tests/configs/wrong` has its report beside it, and passes once the
+//! report's hints are applied; every one under `configs` passes as it is. `BLESS=1` writes the reports anew.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::{fs, io};
+
+use forebay::auth;
+use forebay::base::Wall;
+use forebay::config::host::Host;
+use forebay::config::{self, Remedy, Report};
+use forebay::table::Table;
+
+/// The files of a directory, with changes on top; and variables.
+struct Disk {
+    root: PathBuf,
+    changed: RefCell<BTreeMap<PathBuf, String>>,
+    variables: RefCell<BTreeMap<String, String>>,
+}
+
+impl Disk {
+    fn new(root: PathBuf, variables: &[(&str, &str)]) -> Disk {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Disk { root, changed: RefCell::default(), variables: RefCell::new(variables) }
+    }
+
+    /// Does what the hints say.
+    fn mend(&self, report: &Report) {
+        for (file, source) in report.sources().iter().enumerate() {
+            self.changed.borrow_mut().insert(source.path.clone(), report.mended(file as u32));
+        }
+        for problem in report.problems() {
+            match &problem.remedy {
+                Remedy::Edits(_) => {}
+                Remedy::Variable(name) => {
+                    self.variables.borrow_mut().insert(name.clone(), "sk-mended".into());
+                }
+                Remedy::File(path) => {
+                    let text =
+                        if path.extension().is_some_and(|e| e == "pem") { certificate() } else { "sk-mended".into() };
+                    self.changed.borrow_mut().insert(path.clone(), text);
+                }
+            }
+        }
+    }
+
+    fn load(&self, path: &Path) -> Result<Table, Report> {
+        config::load_from(path, self)
+    }
+}
+
+impl Host for Disk {
+    fn var(&self, name: &str) -> Option<String> {
+        self.variables.borrow().get(name).cloned()
+    }
+
+    fn read(&self, path: &Path, _: u64) -> io::Result<Vec<u8>> {
+        match self.changed.borrow().get(path) {
+            Some(text) => Ok(text.clone().into_bytes()),
+            None => fs::read(self.root.join(path)),
+        }
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names: Vec<String> = fs::read_dir(self.root.join(directory))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn certificate() -> String {
+    rcgen::generate_simple_self_signed(["ca.example".to_owned()]).expect("a certificate").cert.pem()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn configs_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("the directory");
+    let names = entries.map(|entry| PathBuf::from(entry.expect("an entry").file_name()));
+    let mut names: Vec<PathBuf> = names.filter(|name| name.extension().is_some_and(|e| e == "toml")).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn wrong_configurations_are_told_and_their_hints_mend_them() {
+    let directory = root().join("tests/configs/wrong");
+    let bless = std::env::var_os("BLESS").is_some();
+    let names = configs_in(&directory);
+    assert!(names.len() >= 40, "{} wrong configurations", names.len());
+    let mut faults = Vec::new();
+    for name in &names {
+        let shown = name.display();
+        let variables = [("ANTHROPIC_API_KEY", "sk-a"), ("OTHER", "sk-b"), ("EMPTY", " "), ("SPACED", "sk a")];
+        let disk = Disk::new(directory.clone(), &variables);
+        let Err(report) = disk.load(name) else {
+            faults.push(format!("{shown} passes"));
+            continue;
+        };
+        let golden = directory.join(name).with_extension("expected");
+        let text = report.to_string();
+        if bless {
+            fs::write(&golden, &text).expect("written");
+        }
+        if fs::read_to_string(&golden).unwrap_or_default() != text {
+            faults.push(format!("{shown}: the report is another one (BLESS=1 takes it):\n{text}"));
+        }
+        assert!(!text.contains("not-a-real-key"), "{shown} shows a secret:\n{text}");
+        disk.mend(&report);
+        if let Err(left) = disk.load(name) {
+            faults
+                .push(format!("{shown} is still wrong after its hints:\n{text}\nthen:\n{left}\n{}", report.mended(0)));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn every_report_belongs_to_a_configuration() {
+    let directory = root().join("tests/configs/wrong");
+    for entry in fs::read_dir(&directory).expect("the directory") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|e| e == "expected") {
+            assert!(path.with_extension("toml").exists(), "{} is left over", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_shipped_configuration_passes() {
+    let names = configs_in(&root().join("configs"));
+    assert!(names.len() >= 2);
+    for name in names {
+        let variables = ["ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY_A", "ANTHROPIC_API_KEY_B", "INTERNAL_LLM_KEY"]
+            .map(|n| (n, "sk-x"));
+        let disk = Disk::new(root().join("configs"), &variables);
+        if let Err(report) = disk.load(&name) {
+            panic!("{}:\n{report}", name.display());
+        }
+    }
+}
+
+fn forebay(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(arguments).env_clear().env("ANTHROPIC_API_KEY", "sk-x").current_dir(root());
+    command.output().expect("the program runs")
+}
+
+#[test]
+fn check_tells_by_its_exit_code() {
+    let good = forebay(&["check", "configs/forebay.toml"]);
+    assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
+    assert!(String::from_utf8_lossy(&good.stdout).starts_with("configs/forebay.toml: OK\n"));
+    assert!(forebay(&["check", "--quiet", "configs/forebay.toml"]).stdout.is_empty());
+    let wrong = forebay(&["check", "configs/team.toml"]);
+    let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert_eq!(wrong.status.code(), Some(1));
+    for name in ["ANTHROPIC_API_KEY_A", "ANTHROPIC_API_KEY_B", "INTERNAL_LLM_KEY"] {
+        assert!(told.contains(&format!("error: the variable {name} is not set")), "{told}");
+    }
+    assert_eq!(forebay(&["check", "configs/none.toml"]).status.code(), Some(1));
+    assert_eq!(forebay(&["check"]).status.code(), Some(2));
+}
+
+#[test]
+fn keys_for_three_hundred_people_are_good_keys() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    let list: Vec<String> = (0..300).map(|n| format!("p{n}@example.com,team-{}", n % 3)).collect();
+    fs::write(at("people.csv"), format!("email,team\n{}\n", list.join("\n"))).expect("written");
+    let out = directory.path().display().to_string();
+    let from = at("people.csv").display().to_string();
+    let made = forebay(&["keys", "new", "--from", &from, "--out-dir", &out, "--expires", "90d"]);
+    assert_eq!(made.status.code(), Some(0), "{}", String::from_utf8_lossy(&made.stderr));
+    let teams = "[[team]]\nname = \"team-0\"\n[[team]]\nname = \"team-1\"\n[[team]]\nname = \"team-2\"\n";
+    let main = "include = [\"keys.d/*.toml\"]\n[listen]\naddress = \"127.0.0.1:0\"\n[[upstream]]\nname = \"a\"\n\
+                provider = \"anthropic\"\ncredentials = [{ env = \"A\" }]\n";
+    fs::write(at("forebay.toml"), format!("{main}{teams}")).expect("written");
+    let table = config::load(&at("forebay.toml"), &|_| Some("sk-x".into())).expect("a good configuration");
+    assert_eq!((table.callers.len(), table.digests.len()), (300, 300));
+    let secret = at("secrets/p7@example.com.key");
+    assert_eq!(fs::metadata(&secret).expect("there").permissions().mode() & 0o777, 0o600);
+    let bearer = format!("Bearer {}", fs::read_to_string(&secret).expect("a key").trim());
+    let fields = [(&b"authorization"[..], bearer.as_bytes())];
+    let caller = auth::identify(&table, fields.into_iter(), Wall(0)).expect("known");
+    assert_eq!(&*table.caller(caller).expect("there").name, "p7@example.com");
+    assert_eq!(&*table.team_of(caller).expect("a team").name, "team-1");
+    let again = forebay(&["keys", "new", "--from", &from, "--out-dir", &out]);
+    assert_eq!(again.status.code(), Some(1), "nothing is overwritten");
+}

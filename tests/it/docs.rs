@@ -1,0 +1,63 @@
+//! The documents that are printed from tables in the code. `BLESS=1 cargo test --test it docs` writes them anew.
+
+use forebay::{
+    base::failure::TABLE,
+    serve::edits::{Action, Direction, EDITS},
+};
+use std::{fmt::Write, path::Path};
+
+fn same_as_file(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(written, text, "docs/{name} is not what the code says: BLESS=1 cargo test --test it docs");
+}
+
+#[test]
+fn edits() {
+    let mut text = String::from(
+        "# What forebay changes\n\n\
+         In the same dialect forebay changes what this table lists, and nothing else: all other fields keep their order, their\n\
+         case and their duplicates, and a body keeps every byte but an aliased model's name. Fields that end at each hop\n\
+         (`Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE`, `Trailer`, `Upgrade`; RFC 9110 section 7.6.1) end here too,\n\
+         and trailers are dropped. Chunk borders are forebay's own.\n",
+    );
+    for (direction, title) in [(Direction::Request, "Requests"), (Direction::Answer, "Answers")] {
+        write!(text, "\n## {title}\n\n| field | what is done | why |\n|---|---|---|\n").unwrap();
+        for edit in EDITS.iter().filter(|edit| edit.direction == direction) {
+            let action = match edit.action {
+                Action::Drop => "left out",
+                Action::Replace => "replaced",
+                Action::Add => "written by forebay",
+            };
+            writeln!(text, "| `{}` | {action} | {} |", edit.field, edit.reason).unwrap();
+        }
+    }
+    same_as_file("edits.md", &text);
+}
+
+#[test]
+fn failures() {
+    let mut text = String::from(
+        "# Failures\n\n\
+         Every answer says who made it: `x-forebay-origin` is `client`, `gateway` or `upstream`. One that forebay itself made\n\
+         says why in `x-forebay-reason`; the same words stand in the access log and in the metrics. Its body is the error\n\
+         envelope of the client's dialect, with a text of the form\n\n    \
+         forebay: what happened. What to do. Contact: whom to ask. [request id]\n\n\
+         An upstream's own error passes unmodified, body and status, with the reason `upstream_answer`; only its 401 and 403\n\
+         do not, since they are about a credential that the developer does not hold (`credential_refused`).\n\n\
+         | reason | origin | Anthropic | OpenAI chat | OpenAI Responses | Gemini | error type | `x-should-retry` |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        let [anthropic, chat, responses, gemini] = row.status;
+        let retry = row.retry.map_or("", |retry| if retry { "true" } else { "false" });
+        let (reason, origin, ty) = (row.reason, row.origin.slug(), row.error_type);
+        writeln!(text, "| `{reason}` | {origin} | {anthropic} | {chat} | {responses} | {gemini} | `{ty}` | {retry} |")
+            .unwrap();
+    }
+    text.push_str("\n`client_gone` and `client_stalled` are logged and counted, never sent.\n");
+    same_as_file("failures.md", &text);
+}
