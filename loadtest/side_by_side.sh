@@ -4,8 +4,9 @@
 #
 #   loadtest/side_by_side.sh [--rounds N] [--seconds S] [--only WORDS] [--out DIR] [--no-build] [--quiet PCT]
 #
-# --quiet PCT is for a machine that others use too: a run during which other programs took more than PCT % of a core
-# is repeated, up to ten times; how often that happened is told.
+# --quiet PCT is for a machine that others use too: each run waits for half a second in which the machine's CPUs were
+# idle but for PCT %, and is repeated when other programs took more than that while it ran; how often is told. When half
+# an hour went into that, the rest runs as it is.
 # Needs: nginx (Debian: nginx-light), taskset, two CPUs. Only loopback is used; everything started here is stopped here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +20,7 @@ while (($#)); do
         --out) out=$2; shift 2 ;;
         --quiet) quiet=$2; shift 2 ;;
         --no-build) build=0; shift ;;
-        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "unknown argument: $1" >&2; exit 2 ;;
     esac
 done
@@ -146,8 +147,23 @@ nginx_worker=$(cat /proc/"$nginx_pid"/task/"$nginx_pid"/children)
 # --- rounds
 rows=$dir/rows.jsonl
 failed=0 repeated=0
+patience_ends=0
+[[ $quiet ]] && patience_ends=$((SECONDS + 1800))
+busy_pct() { # of all CPUs together, in percent of one, for half a second
+    local before after
+    before=$(head -1 /proc/stat)
+    sleep 0.5
+    after=$(head -1 /proc/stat)
+    awk -v cpus="$(nproc)" 'NR == 1 { split($0, a) } NR == 2 {
+        for (i = 2; i <= 9; i++) all += $i - a[i]
+        printf "%d", 100 * cpus * (all - ($5 - a[5]) - ($6 - a[6])) / (all ? all : 1)
+    }' <<<"$before"$'\n'"$after"
+}
+await_quiet() {
+    while ((SECONDS < patience_ends)) && (($(busy_pct) > quiet)); do sleep 1; done
+}
 shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
-    local round=$1 system=$2 scenario=$3 to who=() name try
+    local round=$1 system=$2 scenario=$3 to who=() name
     shift 3
     case $system in
         direct) to=$provider name=direct ;;
@@ -159,17 +175,18 @@ shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
         epoll) to=${address[epoll]} name="forebay, epoll" who=(--pid "${pid_of[epoll]}") ;;
         ringlog) to=${address[ringlog]} name="forebay, io_uring, log to a file" who=(--pid "${pid_of[ringlog]}") ;;
     esac
-    for try in {1..10}; do
+    while :; do
+        await_quiet
         taskset -c 1 "$load" "$scenario" --to "$to" --key "$key" "${who[@]}" --provider "$provider" \
             --provider-pid "$provider_pid" --seconds "$seconds" --round "$round" --system "$name" "$@" >"$dir/row" || {
             echo "round $round, $name, $scenario $*: see the faults in its row" >&2
             failed=1
         }
-        [[ -z $quiet || $try == 10 ]] && break
         # Judged by what others did, never by what came out.
-        awk -v max="$quiet" -F'"foreign_pct":' '{ exit ($2 + 0 > max) }' "$dir/row" && break
+        if ((SECONDS >= patience_ends)) || awk -v max="$quiet" -F'"foreign_pct":' '{ exit ($2 + 0 > max) }' "$dir/row"; then
+            break
+        fi
         repeated=$((repeated + 1))
-        sleep 2
     done
     cat "$dir/row" >>"$rows"
     # A log that only grows would end in a full disk.
