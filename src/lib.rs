@@ -14,6 +14,8 @@ pub mod mock; //      5  the simulated provider
 pub mod net; //       2  listener, TLS, dialling, connection pool
 pub mod rt; //        1  the only door to the machine: clock, tasks, sockets, ring or epoll
 pub mod serve; //     5  one client's connection, one exchange: the story
+#[cfg(any(test, feature = "sim"))]
+pub mod sim; //       8  a seeded world to run `serve` in, and its judge
 pub mod table; //     3  the compiled, immutable configuration; pure
 pub mod telemetry; // 1  per-core counters, and the record of one exchange
 pub mod wire; //      1  bytes of HTTP/1.1, SSE and JSON; pure

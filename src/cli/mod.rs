@@ -6,14 +6,14 @@ mod demo;
 mod doctor;
 mod env;
 mod keys;
+mod running;
 mod serve;
 mod sim;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 /// Exit code: done, and all is well.
 pub const OK: u8 = 0;
@@ -42,25 +42,13 @@ enum Command {
     /// Read a configuration and tell all that is wrong with it, each with its place and a hint.
     Check(check::CheckArgs),
     /// Go through a production checklist: OK, WARN or FAIL for each point, and what to do.
-    Doctor(DoctorArgs),
+    Doctor(doctor::Args),
     /// Print what a client needs to use this gateway.
     Env(env::EnvArgs),
     /// Make keys.
     Keys(keys::KeysArgs),
     /// Run the simulated provider alone, for load tests and to try a configuration.
     Sim(sim::SimArgs),
-}
-
-/// `forebay doctor`.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = EXIT_CODES)]
-pub struct DoctorArgs {
-    /// The configuration; without one, the environment is looked at as `serve` would.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print one JSON object instead of lines.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Runs the command on the command line; its exit code is the process's.
@@ -116,14 +104,24 @@ mod tests {
             "forebay serve --config a.toml --listen 127.0.0.1:1",
             "forebay demo",
             "forebay check a.toml",
+            "forebay check a.toml --against b.toml",
+            "forebay check a.toml --against RUNNING --admin 127.0.0.1:9090",
             "forebay doctor --json",
+            "forebay doctor --config a.toml --team-size 40 --workload heavy --offline",
             "forebay env claude --format managed",
             "forebay keys new --name a --team t --owner o --expires 90d",
             "forebay keys new --from p.csv --out-dir d",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["forebay", "forebay check", "forebay keys new", "forebay keys new --from p.csv", "forebay env"] {
+        for line in [
+            "forebay",
+            "forebay check",
+            "forebay check a.toml --admin 127.0.0.1:1",
+            "forebay keys new",
+            "forebay keys new --from p.csv",
+            "forebay env",
+        ] {
             let error = Cli::try_parse_from(line.split(' ')).err().expect("refused");
             assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
         }

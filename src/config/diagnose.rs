@@ -300,6 +300,15 @@ fn masked(line: &str) -> String {
             star(start + 1, start + end);
         }
     }
+    // A proxy's password may hold what ends an authority elsewhere, and its scheme may be missing.
+    for (at, quote) in line.match_indices(['"', '\'']) {
+        let before = line.get(..at).unwrap_or_default().trim_end().strip_suffix('=').unwrap_or_default().trim_end();
+        let text = line.get(at + 1..).and_then(|text| text.split(quote).next()).unwrap_or_default();
+        if let (Some(user), true) = (text.rfind('@'), before.ends_with("proxy") || before.ends_with("url")) {
+            let start = text.get(..user).and_then(|text| text.find("://")).map_or(0, |at| at + 3);
+            star(at + 1 + start, at + 1 + user);
+        }
+    }
     for (at, _) in line.match_indices("://") {
         let authority = line.get(at + 3..).unwrap_or_default();
         let authority = authority.split(['/', '"', '\'', ' ']).next().unwrap_or_default();
@@ -375,6 +384,8 @@ mod tests {
         assert_eq!(masked("{ é, value = \"abc\", key='d' }"), "{ é, value = \"***\", key='*' }");
         assert_eq!(masked("api_key = \"abc"), "api_key = \"***");
         assert_eq!(masked("u = \"https://me:pw@host/a@b\""), "u = \"https://*****@host/a@b\"");
+        assert_eq!(masked("proxy = \"me:p/w@host:1\""), "proxy = \"******@host:1\"");
+        assert_eq!(masked("{ url='http://me:p@w/@h' }"), "{ url='http://*******@h' }");
         assert_eq!(masked("name = \"abc\" # key = none"), "name = \"abc\" # key = none");
     }
 

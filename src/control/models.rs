@@ -1,7 +1,10 @@
 //! Which models each upstream lists: `GET /v1/models`, now and then, so that a client's own question (R50: it waits
 //! three seconds) is answered from memory. Nothing waits for this; an upstream without a list has none.
 
-use super::Control;
+use super::{
+    Control,
+    probe::{self, Question},
+};
 use crate::{
     base::{Span, Wall},
     rt::ring::wall,
@@ -10,30 +13,20 @@ use crate::{
         live::{Live, Model, ModelList},
     },
 };
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{
-    Request, Uri,
-    body::Bytes,
-    header::{ACCEPT, ACCEPT_ENCODING, HOST, HeaderName, HeaderValue, USER_AGENT},
-};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::CertificateDer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 use tokio::task::JoinSet;
 
+/// Where the list is, with room for all of it.
+pub const PATH: &str = "/v1/models?limit=1000";
 const REFRESH: Span = Span::from_secs(300);
 /// The first pause after a failure; doubles up to `RETRY_MAX`. Short, because both may just be starting.
 const RETRY: Span = Span::from_secs(1);
 const RETRY_MAX: Span = Span::from_secs(30);
 const FETCH_MAX: Span = Span::from_secs(3);
-const BODY_BYTES_MAX: usize = 4 << 20;
 const MODELS_MAX: usize = 2_000;
 const ID_BYTES_MAX: usize = 256;
-/// An error's text, which may quote the upstream.
-const ERROR_CHARS_MAX: usize = 300;
 
 /// Keeps the lists of all upstreams fresh; never ends.
 pub async fn run(control: Arc<Control>) {
@@ -51,10 +44,11 @@ pub async fn run(control: Arc<Control>) {
 async fn round(control: &Arc<Control>) -> (u64, bool) {
     let (table, live) = (control.table.load_full(), control.live.load_full());
     let mut asked = JoinSet::new();
-    for slot in (0..table.upstreams.len()).filter(|slot| !is_fresh(&live, *slot, wall())) {
+    let slots = table.upstream_slots().map(|(slot, _)| slot);
+    for slot in slots.filter(|slot| !is_fresh(&live, slot.index(), wall())) {
         let table = Arc::clone(&table);
         asked.spawn(async move {
-            let fetched = match table.upstreams.get(slot) {
+            let fetched = match table.upstream(slot) {
                 Some(upstream) => fetch(upstream, wall()).await,
                 None => Err("no such upstream".into()),
             };
@@ -68,8 +62,12 @@ async fn round(control: &Arc<Control>) -> (u64, bool) {
             continue;
         };
         all_fetched &= fetched.is_ok();
-        control.change_live(table.upstreams.len(), |live| {
-            let (models, error) = (live.models.get_mut(slot)?, live.model_errors.get_mut(slot)?);
+        if control.table.load().upstream(slot).is_none() {
+            continue; // a reload has removed it while it was asked
+        }
+        control.change_live(table.upstream_slots_len(), |live| {
+            let at = slot.index();
+            let (models, error) = (live.models.get_mut(at)?, live.model_errors.get_mut(at)?);
             match fetched {
                 Ok(list) => (*models, *error) = (Some(Arc::new(list)), None),
                 Err(text) if error.as_deref() == Some(&*text) => return None,
@@ -88,76 +86,14 @@ fn is_fresh(live: &Live, slot: usize, now: Wall) -> bool {
     !failed && list.is_some_and(|list| now.0.saturating_sub(list.fetched_at.0) + 1_000 < REFRESH.as_ms())
 }
 
-/// Asks one upstream for its list. No redirect is followed: the credential goes nowhere else.
+/// Asks one upstream for its list.
 async fn fetch(upstream: &Upstream, now: Wall) -> Result<ModelList, String> {
-    match tokio::time::timeout(FETCH_MAX.to_std(), ask(upstream)).await {
-        Ok(answer) => parse(&answer?, now),
-        Err(_) => Err(format!("no answer within {} s", FETCH_MAX.as_ms() / 1_000)),
+    let question = Question::Get(PATH.into());
+    let reply = probe::ask(upstream, upstream.credentials.first(), question, FETCH_MAX).await?;
+    if !(200..300).contains(&reply.status) {
+        return Err(format!("GET /v1/models was answered with status {}", reply.status));
     }
-}
-
-async fn ask(upstream: &Upstream) -> Result<Bytes, String> {
-    let tls = tls_config(upstream)?;
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-    let answer = client.request(request(upstream)?).await.map_err(|e| cause(&e))?;
-    if !answer.status().is_success() {
-        return Err(format!("GET /v1/models was answered with status {}", answer.status().as_u16()));
-    }
-    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await.map_err(|e| cause(&*e))?;
-    Ok(body.to_bytes())
-}
-
-fn request(upstream: &Upstream) -> Result<Request<Empty<Bytes>>, String> {
-    let scheme = if upstream.tls { "https" } else { "http" };
-    let host = if upstream.host.contains(':') { format!("[{}]", upstream.host) } else { upstream.host.to_string() };
-    let uri = format!("{scheme}://{host}:{}{}/v1/models?limit=1000", upstream.port, upstream.base_path);
-    let uri: Uri = uri.parse().map_err(|_| "its base URL is not one that can be asked".to_owned())?;
-    let mut request = Request::get(uri)
-        .header(HOST, upstream.host_header.as_str())
-        .header(ACCEPT, "application/json")
-        .header(ACCEPT_ENCODING, "identity")
-        .header(USER_AGENT, concat!("forebay/", env!("CARGO_PKG_VERSION")))
-        .header("anthropic-version", "2023-06-01")
-        .body(Empty::new())
-        .map_err(|e| cause(&e))?;
-    if let Some(credential) = upstream.credentials.first() {
-        let (name, value) = field(credential.header.as_bytes()).ok_or("its credential is not a header field")?;
-        request.headers_mut().insert(name, value);
-    }
-    Ok(request)
-}
-
-/// A rendered header line as hyper wants it; marked, so that hyper's own `Debug` leaves it out.
-fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    let line = line.strip_suffix(b"\r\n")?;
-    let colon = line.iter().position(|b| *b == b':')?;
-    let name = HeaderName::from_bytes(line.get(..colon)?).ok()?;
-    let mut value = HeaderValue::from_bytes(line.get(colon + 1..)?.trim_ascii()).ok()?;
-    value.set_sensitive(true);
-    Some((name, value))
-}
-
-fn tls_config(upstream: &Upstream) -> Result<ClientConfig, String> {
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    for der in &upstream.extra_ca {
-        roots.add(CertificateDer::from(der.as_slice()).into_owned()).map_err(|e| cause(&e))?;
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| cause(&e))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// An error and what lies under it, as one short line.
-fn cause(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut under = error.source();
-    while let Some(error) = under {
-        text = format!("{text}: {error}");
-        under = error.source();
-    }
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(ERROR_CHARS_MAX).collect()
+    parse(&reply.body, now)
 }
 
 #[derive(Deserialize)]
@@ -174,7 +110,10 @@ struct Entry {
 }
 
 /// The list in an answer. Entries without an id, and what is over the bounds, are left out.
-fn parse(body: &[u8], now: Wall) -> Result<ModelList, String> {
+///
+/// # Errors
+/// When the answer is not a list of models.
+pub fn parse(body: &[u8], now: Wall) -> Result<ModelList, String> {
     let answer: Answer =
         serde_json::from_slice(body).map_err(|e| format!("its list of models is not readable: {e}"))?;
     let mut models: Vec<Model> = Vec::new();
@@ -221,13 +160,5 @@ mod tests {
         for body in [&b"<html>"[..], b"{}", b"[]", br#"{"data":{}}"#, b""] {
             assert!(parse(body, Wall(0)).is_err(), "{}", String::from_utf8_lossy(body));
         }
-    }
-
-    #[test]
-    fn a_credential_line_becomes_a_hidden_header() {
-        let (name, value) = field(b"authorization: Bearer abc\r\n").unwrap();
-        assert_eq!((name.as_str(), value.as_bytes()), ("authorization", &b"Bearer abc"[..]));
-        assert!(!format!("{value:?}").contains("abc"));
-        assert!(field(b"no colon\r\n").is_none());
     }
 }

@@ -109,7 +109,7 @@ async fn accept(ring: Ring, listener: Listener, engine: Rc<RefCell<Engine>>, its
             continue;
         }
         let guest = Guest::new(&itself.house);
-        let work = serve(ring.clone(), socket, Rc::clone(&engine));
+        let work = serve(ring.clone(), socket.stay(), Rc::clone(&engine));
         ring.spawn(async move { guest.until_stopped(work).await });
     }
 }

@@ -13,16 +13,17 @@ use monoio::{
     net::TcpStream,
 };
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::SystemTime,
 };
 
@@ -60,7 +61,7 @@ impl Driver {
             Driver::RingCooperative => "the kernel has no DEFER_TASKRUN (Linux 6.1)",
             Driver::RingPlain => "the kernel has no SINGLE_ISSUER (Linux 6.0)",
             Driver::Epoll if forced => "forced by the configuration",
-            Driver::Epoll if std::env::var_os("MONOIO_FORCE_LEGACY_DRIVER").is_some() => {
+            Driver::Epoll if std::env::var("MONOIO_FORCE_LEGACY_DRIVER").is_ok_and(|v| !matches!(&*v, "" | "0")) => {
                 "forced by MONOIO_FORCE_LEGACY_DRIVER"
             }
             Driver::Epoll => "io_uring is not available: an old kernel, kernel.io_uring_disabled, or a seccomp profile",
@@ -113,6 +114,16 @@ impl Ring {
         Ok(Listener { listener, ring: self.clone() })
     }
 
+    /// Takes over a connection that was accepted on another core.
+    ///
+    /// # Errors
+    /// When the peer has left already, or the descriptor cannot be registered with the event loop.
+    pub fn adopt(&self, stream: std::net::TcpStream) -> io::Result<Socket<RingOutbox>> {
+        let peer = stream.peer_addr()?;
+        stream.set_nonblocking(true)?;
+        Ok(self.socket(TcpStream::from_std(stream)?, peer))
+    }
+
     fn socket(&self, stream: TcpStream, peer: SocketAddr) -> Socket<RingOutbox> {
         // Without it, every small event would wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
@@ -135,14 +146,38 @@ impl Listener {
     ///
     /// # Errors
     /// Those of accept(2); `InvalidInput` after `ListenerCloser::close`.
-    pub async fn accept(&self) -> io::Result<Socket<RingOutbox>> {
+    pub async fn accept(&self) -> io::Result<Accepted> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok(self.ring.socket(stream, peer))
+        Ok(Accepted { stream, peer, ring: self.ring.clone() })
     }
 
     /// The handle that makes a waiting `accept` return.
     pub fn closer(&self) -> ListenerCloser {
         ListenerCloser(self.listener.as_raw_fd())
+    }
+}
+
+/// A connection that nobody has read from yet.
+pub struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    ring: Ring,
+}
+
+impl Accepted {
+    /// Stays on this core.
+    pub fn stay(self) -> Socket<RingOutbox> {
+        self.ring.socket(self.stream, self.peer)
+    }
+
+    /// Leaves this core, for another one's `Ring::adopt`.
+    ///
+    /// # Errors
+    /// When there is no descriptor left to carry it.
+    pub fn leave(&self) -> io::Result<std::net::TcpStream> {
+        // SAFETY: `stream` keeps the descriptor open while it is borrowed here.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) };
+        Ok(fd.try_clone_to_owned()?.into())
     }
 }
 
@@ -202,18 +237,12 @@ impl Runtime for Ring {
     }
 
     fn sleep_until(&self, at: Mono) -> impl Future<Output = ()> + 'static {
-        monoio::time::sleep(at.since(mono()).to_std())
+        // Boxed: a timer has 640 bytes and 128-byte alignment, and every future that may wait would hold one for good.
+        Box::pin(monoio::time::sleep(at.since(mono()).to_std()))
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let panics = Arc::clone(&self.panics);
-        let mut task = Box::pin(task);
-        monoio::spawn(poll_fn(move |cx| {
-            catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))).unwrap_or_else(|_| {
-                panics.fetch_add(1, Ordering::Relaxed);
-                Poll::Ready(())
-            })
-        }));
+        monoio::spawn(Contained { task, panics: Arc::clone(&self.panics) });
     }
 
     fn connect(&self, to: SocketAddr) -> impl Future<Output = io::Result<Socket<RingOutbox>>> + 'static {
@@ -222,6 +251,27 @@ impl Runtime for Ring {
             let stream = TcpStream::connect_addr(to).await?;
             Ok(ring.socket(stream, to))
         }
+    }
+}
+
+/// A task that a panic ends alone.
+struct Contained<F> {
+    task: F,
+    panics: Arc<AtomicU64>,
+}
+
+impl<F: Future<Output = ()>> Future for Contained<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: only to reach the fields; nothing is moved out of `this`.
+        let this = unsafe { self.get_unchecked_mut() };
+        // SAFETY: `task` is pinned as long as the whole is: it is reached here only, and never moved.
+        let task = unsafe { Pin::new_unchecked(&mut this.task) };
+        catch_unwind(AssertUnwindSafe(|| task.poll(cx))).unwrap_or_else(|_| {
+            this.panics.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(())
+        })
     }
 }
 
@@ -272,6 +322,10 @@ impl Outbox for RingOutbox {
 
 impl Drop for RingOutbox {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // What was being written is not whole, and a close would look as if it were.
+            self.abort();
+        }
         // The reader task still holds the descriptor: its read must return for the connection to close.
         // SAFETY: `write` keeps the descriptor open; shutdown(2) touches no memory.
         unsafe { libc::shutdown(self.fd, libc::SHUT_RDWR) };
@@ -325,7 +379,7 @@ mod tests {
             Ring::run(force_epoll, Arc::default(), |ring, driver| {
                 let serve = &serve;
                 assert_eq!(driver == Driver::Epoll, force_epoll || !ring_available());
-                async move { serve(ring.listen(listener).unwrap().accept().await.unwrap()).await }
+                async move { serve(ring.listen(listener).unwrap().accept().await.unwrap().stay()).await }
             })
             .unwrap();
             thread.join().unwrap();

@@ -7,9 +7,16 @@
 )]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod balance;
 mod configs;
 mod docs;
+mod doctor;
 mod drain;
+mod edges;
+mod egress;
 mod exchange;
+mod reload;
 mod requests;
+mod secure;
 mod support;
+mod tls;

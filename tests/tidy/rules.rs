@@ -18,6 +18,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("worker", 6),
     ("control", 7),
     ("boot", 8),
+    ("sim", 8),
     ("cli", 9),
 ];
 /// Modules that hold no async, no socket, no clock and no file.
@@ -52,6 +53,7 @@ const BANNED_MODULES: &[&str] = &["utils", "util", "common", "helpers", "helper"
 /// Crates that floors 0 to 6, the data path, may name. What is not here is for control, boot and cli.
 const DATA_PATH_CRATES: &[&str] = &[
     "arc_swap",
+    "atomic_waker",
     "aws_lc_rs",
     "bytes",
     "crc32fast",

@@ -1,0 +1,338 @@
+//! What clients got, held against what upstreams sent, and against what the requests deserved.
+
+use super::{Court, rule};
+use crate::{
+    base::{Mono, Span, bounds::EVENT_BYTES_MAX, failure::TABLE},
+    serve::edits::{self, Direction},
+    sim::{
+        client::Saw,
+        message::{Fields, Message},
+        plan::Visit,
+        provider::Attempt,
+        request::{Asked, Expect},
+        script::{Reads, Script, Then},
+    },
+};
+use memchr::memmem;
+
+/// How long a request can be on its way.
+const IN_FLIGHT: Span = Span::from_secs(10);
+/// How the error event of forebay's own begins.
+const TOLD: &[u8] = b"event: error\ndata: {\"type\":\"error\",\"error\":{";
+
+pub fn judge(court: &mut Court<'_>) {
+    let (plan, seen) = (court.plan, court.seen);
+    for (visit, saw) in plan.visits.iter().zip(&seen.clients) {
+        if let Some(fault) = &saw.reader.fault {
+            court.breach(rule::FRAMING, fault.clone());
+        }
+        secrets(court, saw);
+        for (at, (asked, message)) in visit.asks.iter().zip(&saw.reader.messages).enumerate() {
+            let began = saw.began_at.get(at).copied().unwrap_or_default();
+            let case = Case { visit, saw, asked, message, began, last: at + 1 == saw.reader.messages.len() };
+            one(court, &case);
+        }
+        unanswered(court, visit, saw);
+    }
+}
+
+/// One answer.
+struct Case<'a> {
+    visit: &'a Visit,
+    saw: &'a Saw,
+    asked: &'a Asked,
+    message: &'a Message,
+    /// When the client began to ask.
+    began: Mono,
+    last: bool,
+}
+
+impl Case<'_> {
+    fn told(&self) -> String {
+        format!("request {}: {} {:?}", self.asked.id, self.message.first, self.message.field("x-forebay-reason"))
+    }
+}
+
+/// Nothing is owed to a client that left, that stopped reading or sending for a while, whose task had the injected
+/// panic, that still streamed when a drain came to its end, or whose connection had to be reset: that is how an answer without framing is seen to be broken, and it takes
+/// with it what is still on its way.
+fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
+    let breaks = |asked: &Asked| {
+        let mut attempts = court.attempts(asked.id);
+        asked.is_old && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
+    };
+    let drained = |(last, [_, ends]): (&Message, [Mono; 2])| saw.last.max(last.head_at) >= ends;
+    let was_drained = saw.reader.messages.last().zip(court.plan.drain()).is_some_and(drained);
+    let was_reset = saw.ended.is_some_and(|(_, clean)| !clean) && visit.asks.iter().any(breaks);
+    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some() || was_reset || was_drained
+}
+
+/// Whether forebay must have got the whole answer.
+fn is_benign(court: &Court<'_>, script: &Script) -> bool {
+    let patience = court.plan.patience;
+    script.is_benign(patience.first_byte.as_ms().min(patience.idle.as_ms()))
+}
+
+fn secrets(court: &mut Court<'_>, saw: &Saw) {
+    for (_, secret) in court.secrets() {
+        if memmem::find(&saw.raw, secret.as_bytes()).is_some() {
+            court.breach(rule::SECRETS, "a client got an upstream's credential".into());
+        }
+    }
+    if memmem::find(&saw.raw, b"upstream-cookie").is_some() {
+        court.breach(rule::SECRETS, "a client got an upstream's cookie".into());
+    }
+}
+
+fn one(court: &mut Court<'_>, case: &Case<'_>) {
+    let closes = case.message.field("connection") == Some("close");
+    if !case.last && (closes || !case.message.is_complete) {
+        court.breach(rule::AFTER, case.told());
+    }
+    if court.plan.drains_at_ms.is_some_and(|ms| case.began.0 > ms * 1_000_000) && !closes {
+        court.breach(rule::DRAIN, case.told());
+    }
+    let reason = case.message.field("x-forebay-reason").unwrap_or_default();
+    generation(court, case, reason);
+    if case.message.field("x-forebay-origin") == Some("upstream") && matches!(reason, "" | "upstream_answer") {
+        return relayed(court, case);
+    }
+    if !case.message.is_complete && !is_excused(court, case.visit, case.saw) && !is_cut_short(case) {
+        court.breach(rule::WHOLE, format!("an answer of forebay's own is incomplete: {}", case.told()));
+    }
+    let allowed = allowed(court, case.saw, case.asked);
+    if !allowed.contains(&reason) {
+        court.breach(rule::CAUSE, format!("{}; the causes there were: {allowed:?}", case.told()));
+    }
+    let status = TABLE.iter().find(|row| row.reason == reason).map_or(200, |row| row.status[0]);
+    if status != case.message.status() {
+        court.breach(rule::CAUSE, format!("{} is a {status}", case.told()));
+    }
+}
+
+/// Which configuration was in force.
+fn generation(court: &mut Court<'_>, case: &Case<'_>, reason: &str) {
+    let generation = case.message.field("x-forebay-generation").and_then(|value| value.parse().ok()).unwrap_or(0);
+    let name = case.message.field("x-forebay-request-id").unwrap_or_default();
+    if court.records.get(name).is_some_and(|record| record.generation != generation) {
+        court.breach(rule::LOG, format!("{}: generation {generation} is not the log's", case.told()));
+    }
+    let Some((ms, person)) = court.plan.reload else { return };
+    let is_behind = case.began.0 > ms * 1_000_000;
+    let is_switched_off = case.asked.person == Some(person) && case.asked.target != "/api/hello";
+    if is_behind && (generation != 2 || is_switched_off && case.message.field("x-sim-id").is_some()) {
+        court.breach(rule::RELOAD, format!("{} of generation {generation} {reason}", case.told()));
+    }
+}
+
+/// The client was still sending when the connection was closed on it, so that a reset could overtake the answer.
+fn is_cut_short(case: &Case<'_>) -> bool {
+    let asked: usize = case.visit.asks.iter().map(|asked| asked.wire.len()).sum();
+    case.saw.ended.is_some_and(|(_, clean)| !clean) && case.saw.sent < asked
+}
+
+/// An upstream's answer.
+fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
+    let Some(attempt) = court.attempts(case.asked.id).last() else {
+        return court.breach(rule::ORDER, format!("an answer that no upstream gave: {}", case.told()));
+    };
+    if case.message.field("x-sim-id") != Some(case.asked.id.to_string().as_str()) {
+        return court.breach(rule::ORDER, format!("{} is of {:?}", case.told(), case.message.field("x-sim-id")));
+    }
+    let script = &case.asked.scripts[attempt.script];
+    head(court, case, script);
+    let (best, is_whole) = script.at_best();
+    let payload = best.map(|message| message.body).unwrap_or_default();
+    let got = &case.message.body;
+    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"\"message\":\"forebay: ").is_some());
+    let passed = told.map_or(got.as_slice(), |at| &got[..at]);
+    if case.asked.is_head() {
+        return;
+    }
+    if !payload.starts_with(passed) {
+        let at = payload.iter().zip(passed).position(|(a, b)| a != b).unwrap_or(payload.len());
+        court.breach(rule::ANSWER_BYTES, format!("{} differs at {at} of {}", case.told(), payload.len()));
+    }
+    // What comes behind a stream's last event may be lost with the connection.
+    let is_enough = !is_benign(court, script) && script.is_stream && has_ended(passed);
+    if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() && !is_enough {
+        court
+            .breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
+    }
+    if is_benign(court, script)
+        && (!case.message.is_complete || told.is_some())
+        && !is_excused(court, case.visit, case.saw)
+    {
+        court.breach(rule::WHOLE, format!("{}: {} of {} bytes", case.told(), passed.len(), payload.len()));
+    }
+    broken(court, case, script, passed, told.is_some(), is_whole);
+    log(court, case, told.is_some());
+}
+
+/// A broken answer: seen to be broken, and cut between events.
+fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, passed: &[u8], told: bool, is_whole: bool) {
+    let in_chunks = case.message.field("transfer-encoding").is_some();
+    if case.message.is_complete && !told && !is_whole && !(script.is_stream && has_ended(passed)) {
+        court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
+    }
+    let is_cut = told || !case.message.is_complete;
+    if script.is_stream && in_chunks && is_cut && !is_excused(court, case.visit, case.saw) {
+        let border = borders(passed).last().copied().unwrap_or(0);
+        let is_split = passed.len() - border > EVENT_BYTES_MAX;
+        if border != passed.len() && (told || !is_split) {
+            court.breach(rule::BROKEN, format!("{}: cut at {} , {border} is a border", case.told(), passed.len()));
+        }
+    }
+}
+
+/// The client needs no more: the stream's last event, or an error event, has come.
+fn has_ended(passed: &[u8]) -> bool {
+    [b"event: message_stop".as_slice(), b"event: error"].iter().any(|name| memmem::find(passed, name).is_some())
+        && borders(passed).last() == Some(&passed.len())
+}
+
+/// Where events end.
+fn borders(stream: &[u8]) -> Vec<usize> {
+    let (mut borders, mut line_len, mut at) = (Vec::new(), 0, 0);
+    while let Some(byte) = stream.get(at) {
+        at += 1;
+        match byte {
+            b'\r' | b'\n' => {
+                at += usize::from(*byte == b'\r' && stream.get(at) == Some(&b'\n'));
+                if line_len == 0 {
+                    borders.push(at);
+                }
+                line_len = 0;
+            }
+            _ => line_len += 1,
+        }
+    }
+    borders
+}
+
+fn head(court: &mut Court<'_>, case: &Case<'_>, script: &Script) {
+    if case.message.first != format!("HTTP/1.1 {} Said", script.status) {
+        court.breach(rule::ANSWER_BYTES, format!("{}: the status was {}", case.told(), script.status));
+    }
+    let due = kept(&script.fields, Direction::Answer);
+    let own = |name: &str| {
+        name.starts_with("x-forebay-") || ["content-length", "transfer-encoding", "connection"].contains(&name)
+    };
+    let got: Fields = case.message.fields.iter().filter(|(name, _)| !own(name)).cloned().collect();
+    if due != got {
+        court.breach(rule::ANSWER_BYTES, format!("{}: fields {got:?} for {due:?}", case.told()));
+    }
+    let length = |fields: &Fields| fields.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")).cloned();
+    if let Some((_, due)) = length(&script.fields)
+        && length(&case.message.fields).is_none_or(|(_, got)| got != due)
+        && !case.asked.is_head()
+    {
+        court.breach(rule::ANSWER_BYTES, format!("{}: the length was {due}", case.told()));
+    }
+}
+
+/// The fields that go on, by the table of edits and RFC 9110 section 7.6.1.
+pub fn kept(fields: &Fields, direction: Direction) -> Fields {
+    let mut ends: Vec<String> =
+        ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"].map(String::from).into();
+    for (_, value) in fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+        ends.extend(value.split(',').map(|option| option.trim().to_ascii_lowercase()));
+    }
+    let goes_on =
+        |name: &str| !ends.contains(&name.to_ascii_lowercase()) && edits::find(direction, name.as_bytes()).is_none();
+    fields.iter().filter(|(name, _)| goes_on(name)).cloned().collect()
+}
+
+/// The log, of an answer that was relayed to a client that stayed.
+fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
+    let name = case.message.field("x-forebay-request-id").unwrap_or_default();
+    let Some(record) = court.records.get(name).copied() else { return };
+    let ending = record.ending.slug();
+    let is_clean = case.message.is_complete && !told;
+    if (ending == "complete") != is_clean && !is_excused(court, case.visit, case.saw) && !has_ended(&case.message.body)
+    {
+        court.breach(rule::LOG, format!("{}: the log says {ending}, complete: {is_clean}", case.told()));
+    }
+}
+
+/// The reasons for which forebay may answer this request itself.
+fn allowed(court: &Court<'_>, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
+    let mut allowed = Vec::new();
+    let bounds = &court.plan.bounds;
+    if bounds.bodies_bytes_max < bounds.body_bytes_max && asked.method == "POST" {
+        allowed.push("bodies_full");
+    }
+    if bounds.connections_max < court.plan.visits.len() {
+        allowed.push("connections_full");
+    }
+    if saw.idled.0 > 0 {
+        allowed.push("request_timeout");
+    }
+    if court.plan.reload.is_some_and(|(_, person)| asked.person == Some(person)) {
+        allowed.push("key_disabled");
+    }
+    if court.plan.drain().is_some() {
+        allowed.push("draining");
+    }
+    match &asked.expect {
+        Expect::Own(reasons) => allowed.extend_from_slice(reasons),
+        Expect::Site(site) => {
+            if court.plan.sites[*site].is_flaky() {
+                allowed.extend(["connect_failed", "connect_timeout"]);
+            }
+            if court.seen.upstreams.lines.iter().any(|line| line.site == *site && line.had_surplus) {
+                // It can come so late that it looks like the answer to the next request.
+                allowed.push("answer_malformed");
+            }
+            for attempt in court.attempts(asked.id) {
+                faults(court, attempt, &asked.scripts[attempt.script], &mut allowed);
+            }
+        }
+    }
+    allowed
+}
+
+/// What an attempt can have come to, besides its answer.
+fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut Vec<&'static str>) {
+    if attempt.was_stale {
+        return;
+    }
+    if script.is_malformed || script.interim > 8 {
+        allowed.push("answer_malformed");
+    }
+    if matches!(script.status, 401 | 403) {
+        allowed.push("credential_refused");
+    }
+    let before_head = script.written < script.head_end;
+    let loses = script.then == Then::Reset || script.reads != Reads::Whole && script.then != Then::Next;
+    let is_broken = !is_benign(court, script);
+    if is_broken && script.written >= script.head_end {
+        // It broke before anything of it had been passed on.
+        allowed.extend(["answer_broken", "answer_idle"]);
+    }
+    if before_head && matches!(script.then, Then::Close | Then::Reset) || loses {
+        allowed.push("upstream_closed");
+    }
+    let is_slow = script
+        .pause
+        .is_some_and(|(at, ms)| at <= script.head_end && ms + 3_000 >= court.plan.patience.first_byte.as_ms());
+    if before_head && script.then == Then::Silence || is_slow {
+        allowed.push("first_byte_timeout");
+    }
+    if script.reads == Reads::HeadOnly {
+        allowed.extend(["send_timeout", "upstream_closed", "first_byte_timeout"]);
+    }
+}
+
+/// A request that came whole gets an answer, unless an earlier one ended the connection.
+fn unanswered(court: &mut Court<'_>, visit: &Visit, saw: &Saw) {
+    let answers = &saw.reader.messages;
+    let is_over = answers.last().is_some_and(|last| !last.is_complete || last.field("connection") == Some("close"));
+    let Some(asked) = visit.asks.get(answers.len()) else { return };
+    // An idle connection is closed by a drain, whatever is on its way to it.
+    let is_over = is_over || court.plan.drain().is_some_and(|[closes, _]| saw.last.after(IN_FLIGHT) >= closes);
+    if is_over || is_excused(court, visit, saw) || saw.asked_at.len() <= answers.len() || saw.reader.fault.is_some() {
+        return;
+    }
+    court.breach(rule::ANSWERED, format!("request {} ({} {})", asked.id, asked.method, asked.target));
+}

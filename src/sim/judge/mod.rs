@@ -1,0 +1,177 @@
+//! The judge: holds what everyone saw of a run against what must hold in every run. A pure function of the plan and
+//! what was observed, so that it can itself be tested by showing it things that did not happen.
+
+mod answers;
+mod requests;
+mod timing;
+
+use super::{
+    Observed,
+    plan::{Plan, Visit},
+    provider::Attempt,
+    request::Asked,
+};
+use crate::telemetry::Record;
+use std::collections::{HashMap, HashSet};
+
+/// What is wrong: the invariant, and what was seen instead.
+pub type Breaches = Vec<(&'static str, String)>;
+
+/// The names of the invariants.
+pub mod rule {
+    /// The world comes to rest, and nothing waits in it any more.
+    pub const REST: &str = "everything ends";
+    /// No panic but the injected one.
+    pub const PANIC: &str = "no panic";
+    /// Levels are back to zero.
+    pub const LEVELS: &str = "what was taken is given back";
+    /// One record an exchange, and one exchange a request.
+    pub const RECORDS: &str = "one record an exchange";
+    /// The log tells what the client saw.
+    pub const LOG: &str = "the log tells the truth";
+    /// Idle connections stay within their bound.
+    pub const POOL: &str = "the pool stays within its bound";
+    /// What clients get is HTTP/1.1 for strict eyes.
+    pub const FRAMING: &str = "answers are well-formed";
+    /// Answers belong to the requests that they follow.
+    pub const ORDER: &str = "each request gets its own answer";
+    /// A request that came whole is answered.
+    pub const ANSWERED: &str = "every request is answered";
+    /// Refusals and failures have a cause.
+    pub const CAUSE: &str = "every failure has its cause";
+    /// Answers pass unmodified, but for the table of edits.
+    pub const ANSWER_BYTES: &str = "answers pass byte for byte";
+    /// A broken answer never looks complete (R40), and ends at an event's border where it was told.
+    pub const BROKEN: &str = "a broken answer is seen to be broken";
+    /// A whole answer arrives whole.
+    pub const WHOLE: &str = "a whole answer arrives whole";
+    /// Nothing follows an answer that broke or that closes.
+    pub const AFTER: &str = "nothing follows the last answer";
+    /// Requests pass unmodified, but for the table of edits.
+    pub const REQUEST_BYTES: &str = "requests pass byte for byte";
+    /// No request reaches an upstream that its caller may not use, or that it was refused for.
+    pub const BOUNDARY: &str = "requests go only where they may";
+    /// Credentials and keys stay on their side.
+    pub const SECRETS: &str = "secrets stay on their side";
+    /// At most one replay, and only of a request that got no byte on a reused connection.
+    pub const REPLAY: &str = "a request is replayed once, if it was never heard";
+    /// Whose key a reload switched off gets nothing more.
+    pub const RELOAD: &str = "a reload is in force for every request behind it";
+    /// Once a drain has begun, no connection goes on.
+    pub const DRAIN: &str = "a drain lets no connection go on";
+    /// The upstream is left when the client has left.
+    pub const GONE: &str = "the upstream is left with the client";
+    /// No wait is longer than its timeout.
+    pub const PATIENCE: &str = "nothing waits beyond its timeout";
+}
+
+/// Everything that the rules look things up in.
+struct Court<'a> {
+    plan: &'a Plan,
+    seen: &'a Observed,
+    asks: HashMap<u32, (&'a Visit, &'a Asked)>,
+    records: HashMap<String, &'a Record>,
+    breaches: Breaches,
+}
+
+impl<'a> Court<'a> {
+    fn breach(&mut self, rule: &'static str, detail: String) {
+        self.breaches.push((rule, detail));
+    }
+
+    fn attempts(&self, id: u32) -> impl Iterator<Item = &'a Attempt> + use<'a> {
+        self.seen.upstreams.attempts.iter().filter(move |attempt| attempt.id == Some(id))
+    }
+
+    /// Secrets of the upstreams, by site.
+    fn secrets(&self) -> Vec<(usize, &'a str)> {
+        let bare = |value: &'a str| value.strip_prefix("Bearer ").unwrap_or(value);
+        self.plan.sites.iter().enumerate().map(|(at, site)| (at, bare(&site.credential.1))).collect()
+    }
+}
+
+/// Everything that is wrong with a run.
+pub fn judge(plan: &Plan, seen: &Observed) -> Breaches {
+    let asks = plan.visits.iter().flat_map(|visit| visit.asks.iter().map(move |asked| (asked.id, (visit, asked))));
+    let mut court = Court {
+        plan,
+        seen,
+        asks: asks.collect(),
+        records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
+        breaches: seen.live.clone(),
+    };
+    rest(&mut court);
+    records(&mut court);
+    answers::judge(&mut court);
+    requests::judge(&mut court);
+    timing::judge(&mut court);
+    court.breaches
+}
+
+fn rest(court: &mut Court<'_>) {
+    let seen = court.seen;
+    if seen.quiet.endless || seen.quiet.stuck > 0 {
+        court.breach(rule::REST, format!("{:?}", seen.quiet));
+    }
+    if seen.panics > u64::from(court.plan.panics) {
+        court.breach(rule::PANIC, format!("{} panics", seen.panics));
+    }
+    for (name, level) in &seen.gauges {
+        if *level != 0 {
+            court.breach(rule::LEVELS, format!("{name} is {level}"));
+        }
+    }
+    let (bound, sites) = (court.plan.bounds.pool_idle_max, court.plan.sites.len());
+    if seen.pool_max > bound * sites {
+        court.breach(rule::POOL, format!("{} idle connections, {bound} for each of {sites} upstreams", seen.pool_max));
+    }
+    for client in &seen.clients {
+        if client.gone_at.is_none() && client.last.0 > 0 {
+            court.breach(rule::REST, "a client's connection did not end".into());
+        }
+    }
+}
+
+fn records(court: &mut Court<'_>) {
+    let seen = court.seen;
+    let [requests, _, lost] = seen.counted;
+    if court.records.len() != seen.records.len() || lost > 0 {
+        court.breach(rule::RECORDS, format!("{} names for {} records", court.records.len(), seen.records.len()));
+    }
+    if requests != seen.records.len() as u64 {
+        court.breach(rule::RECORDS, format!("{requests} requests counted, {} records", seen.records.len()));
+    }
+    let asked: usize = seen.clients.iter().zip(&court.plan.visits).map(|(saw, visit)| begun(saw.sent, visit)).sum();
+    let turned_away = seen.clients.len();
+    if seen.records.len() > asked + turned_away {
+        court.breach(rule::RECORDS, format!("{asked} requests begun, {} records", seen.records.len()));
+    }
+    let mut told = HashSet::new();
+    for message in seen.clients.iter().flat_map(|saw| &saw.reader.messages) {
+        let Some(name) = message.field("x-forebay-request-id") else {
+            court.breach(rule::RECORDS, format!("an answer without a name: {}", message.first));
+            continue;
+        };
+        if !told.insert(name) {
+            court.breach(rule::RECORDS, format!("two answers are named {name}"));
+        }
+        match court.records.get(name) {
+            None => court.breach(rule::RECORDS, format!("no record of {name}")),
+            Some(record) if record.status != message.status() => {
+                let detail = format!("{name}: the client got {}, the log says {}", message.status(), record.status);
+                court.breach(rule::LOG, detail);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// How many requests of a visit had begun when `sent` bytes had gone out.
+fn begun(sent: usize, visit: &Visit) -> usize {
+    let mut end = 0;
+    let before = visit.asks.iter().take_while(|asked| {
+        end += asked.wire.len();
+        end <= sent
+    });
+    before.count() + 1
+}

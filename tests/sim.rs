@@ -1,0 +1,132 @@
+//! The data path in a seeded world: hundreds of made-up stories, each judged by the same invariants; and the judge
+//! itself, shown what must not pass. `docs/simulation.md` tells more.
+//!
+//! `FOREBAY_SEEDS=20000` sweeps more seeds, `FOREBAY_FROM=5000` others; `FOREBAY_SEED=123 cargo test --test sim one_seed
+//! -- --nocapture` replays one, with its story and its trace.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+#[path = "sim/judge.rs"]
+mod judge;
+
+use forebay::sim::{self, Outcome};
+use std::collections::BTreeMap;
+
+/// Seeds of a sweep unless said otherwise.
+const SEEDS: u64 = 300;
+/// Reports that are printed in full.
+const REPORTS_MAX: usize = 5;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn one_seed() {
+    let Some(seed) = number("FOREBAY_SEED") else { return };
+    let outcome = sim::run(seed, true);
+    let breaches = outcome.breaches();
+    assert!(breaches.is_empty(), "{}", outcome.report(&breaches));
+}
+
+#[test]
+fn sweep() {
+    let (from, count) = (number("FOREBAY_FROM").unwrap_or(0), number("FOREBAY_SEEDS").unwrap_or(SEEDS));
+    let (mut failed, mut met) = (Vec::new(), BTreeMap::new());
+    for seed in from..from + count {
+        let outcome = sim::run(seed, false);
+        let breaches = outcome.breaches();
+        count_what_was_met(&outcome, &mut met);
+        if let Some((invariant, detail)) = breaches.first() {
+            match failed.len() {
+                n if n < REPORTS_MAX => eprintln!("{}\n", outcome.report(&breaches)),
+                _ => eprintln!("seed {seed}: [{invariant}] {detail}"),
+            }
+            failed.push(seed);
+        }
+    }
+    eprintln!("{count} seeds: {met:?}");
+    assert!(failed.is_empty(), "{} of {count} seeds failed: {:?}", failed.len(), &failed[..failed.len().min(40)]);
+    if count >= SEEDS {
+        let missed: Vec<_> = MUST_BE_MET.iter().filter(|what| !met.contains_key(**what)).collect();
+        assert!(missed.is_empty(), "no story had {missed:?}: the sweep has lost its reach");
+    }
+}
+
+/// What a sweep is worth: endings and failures that it must have come across.
+const MUST_BE_MET: &[&str] = &[
+    "answer complete",
+    "answer broken",
+    "answer told by an event",
+    "answer of an HTTP/1.0 client",
+    "stream",
+    "replay",
+    "client left",
+    "panic",
+    "client_gone",
+    "client_stalled",
+    "request_timeout",
+    "malformed_http",
+    "head_too_large",
+    "http_version",
+    "body_broken",
+    "body_unreadable",
+    "body_too_large",
+    "bodies_full",
+    "connections_full",
+    "content_encoding",
+    "credential_missing",
+    "credential_unknown",
+    "credential_mistyped",
+    "credentials_conflict",
+    "key_disabled",
+    "model_unknown",
+    "model_denied",
+    "upstreams_denied",
+    "path_closed",
+    "no_such_path",
+    "method_not_allowed",
+    "connect_failed",
+    "connect_timeout",
+    "upstream_closed",
+    "first_byte_timeout",
+    "answer_malformed",
+    "answer_broken",
+    "answer_idle",
+    "credential_refused",
+    "internal",
+];
+
+fn count_what_was_met(outcome: &Outcome, met: &mut BTreeMap<&'static str, usize>) {
+    let mut count = |what: &'static str, n: usize| {
+        if n > 0 {
+            *met.entry(what).or_default() += n;
+        }
+    };
+    let seen = &outcome.observed;
+    for record in &seen.records {
+        count(record.reason, usize::from(!record.reason.is_empty()));
+        count("stream", usize::from(record.stream));
+        count("replay", usize::from(record.attempts > 1));
+    }
+    for saw in &seen.clients {
+        let told = |body: &[u8]| String::from_utf8_lossy(body).contains("forebay: the upstream");
+        let messages = &saw.reader.messages;
+        count("answer complete", messages.iter().filter(|message| message.is_complete).count());
+        count("answer broken", messages.iter().filter(|message| !message.is_complete).count());
+        let streams = messages.iter().filter(|message| message.status() == 200);
+        count("answer told by an event", streams.filter(|message| told(&message.body)).count());
+        count("answer of an HTTP/1.0 client", messages.iter().filter(|message| message.until_close).count());
+        count("client left", usize::from(saw.left.is_some()));
+    }
+    count("panic", seen.panics as usize);
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in [3, 17, 88, 1_234] {
+        let (one, other) = (sim::run(seed, false), sim::run(seed, false));
+        assert_eq!(one.trace_hash, other.trace_hash, "seed {seed}");
+        assert_eq!(one.observed.records.len(), other.observed.records.len());
+        assert_ne!(one.trace_hash, sim::run(seed + 1, false).trace_hash);
+    }
+}
