@@ -7,7 +7,7 @@
 ARG RUST=1.95
 ARG DEBIAN=bookworm
 
-FROM docker.io/library/rust:${RUST}-${DEBIAN} AS build
+FROM rust:${RUST}-${DEBIAN} AS build
 WORKDIR /src
 COPY . .
 # The caches outlive this build, so the program is taken out of them in the same step.
@@ -18,7 +18,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     && install -d /out/etc/forebay/keys.d
 
 # The C library and nothing else of it is used; certificates' roots are in the program.
-FROM docker.io/library/debian:${DEBIAN}-slim
+FROM debian:${DEBIAN}-slim
 LABEL org.opencontainers.image.title="forebay" \
       org.opencontainers.image.description="The edge router that an engineering org puts in front of its coding agents" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
