@@ -3,8 +3,9 @@
 
 use crate::{
     base::{Rng, Span, UpstreamSlot},
+    config::{Source, Trace},
     control::{self, Format, Outputs, Signals},
-    net::{Tls, listener, tls},
+    net::listener,
     rt::ring::{mono, wall},
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
@@ -12,7 +13,6 @@ use crate::{
     worker::{self, Assignment, Cpus, Mesh},
 };
 use arc_swap::ArcSwap;
-use rustls::pki_types::ServerName;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -59,6 +59,8 @@ pub enum BootError {
 pub struct Running {
     /// Where clients connect, in the table's order, with the ports that the system chose.
     pub addresses: Vec<SocketAddr>,
+    /// Which of them speak TLS.
+    pub secure: Vec<bool>,
     /// The operator's listener.
     pub admin: Option<SocketAddr>,
     /// The health listener.
@@ -70,19 +72,30 @@ pub struct Running {
     control: control::ControlHandle,
 }
 
-/// Starts everything; when this returns, clients are served.
+/// Starts everything; when this returns, clients are served. The table stays.
 ///
 /// # Errors
 /// See `BootError`.
 pub fn start(table: Table) -> Result<Running, BootError> {
+    start_from(table, None)
+}
+
+/// The same, and follows the `configuration` that the table was read from wherever it goes.
+///
+/// # Errors
+/// See `BootError`.
+pub fn start_from(table: Table, configuration: Option<(Source, Trace)>) -> Result<Running, BootError> {
     silence_panics();
     let cpus = worker::usable();
     let count = table.runtime.workers.unwrap_or_else(|| cpus.workers()).max(1);
     let Sockets { addresses, by_worker, admin, health } = Sockets::bind(&table, count)?;
+    let secure = table.listeners.iter().map(|listener| listener.tls.is_some()).collect();
     let telemetry = Arc::new(Telemetry::new(count, wall(), env!("CARGO_PKG_VERSION")));
+    let tls = control::reload::client_tls(&table, &Vec::new());
+    let tls = tls.map_err(|(upstream, error)| BootError::Tls { upstream, error })?;
     let shared = Shared {
-        tls: Arc::new(client_tls(&table)?),
-        live: Arc::new(ArcSwap::from_pointee(Live::unknown(table.upstreams.len()))),
+        tls: Arc::new(ArcSwap::from_pointee(tls)),
+        live: Arc::new(ArcSwap::from_pointee(first_live(&table)?)),
         table: Arc::new(ArcSwap::from_pointee(table)),
         bodies: Arc::new(AtomicU64::new(0)),
         draining: Arc::new(AtomicBool::new(false)),
@@ -91,7 +104,9 @@ pub fn start(table: Table) -> Result<Running, BootError> {
     let (admin_address, health_address) = (local(&admin), local(&health));
     let control = control::start(control::Options {
         table: Arc::clone(&shared.table),
+        configuration,
         live: Arc::clone(&shared.live),
+        tls: Arc::clone(&shared.tls),
         telemetry: Arc::clone(&telemetry),
         draining: Arc::clone(&shared.draining),
         format: Format::of(shared.table.load().log),
@@ -103,6 +118,7 @@ pub fn start(table: Table) -> Result<Running, BootError> {
     wait_until_ready(&telemetry, &shared, &mut workers)?;
     Ok(Running {
         addresses,
+        secure,
         admin: admin_address,
         health: health_address,
         telemetry,
@@ -205,21 +221,11 @@ impl Running {
     }
 }
 
-/// TLS settings by upstream; they are shared by all workers.
-fn client_tls(table: &Table) -> Result<Vec<Option<Tls>>, BootError> {
-    table
-        .upstreams
-        .iter()
-        .map(|upstream| {
-            if !upstream.tls {
-                return Ok(None);
-            }
-            let failed = |error: String| BootError::Tls { upstream: Arc::clone(&upstream.name), error };
-            let config = tls::client_config(&upstream.extra_ca).map_err(|error| failed(error.to_string()))?;
-            let name = ServerName::try_from(upstream.host.to_string()).map_err(|error| failed(error.to_string()))?;
-            Ok(Some((config, name)))
-        })
-        .collect()
+/// Nothing known about upstreams, and the certificates that the table came with.
+fn first_live(table: &Table) -> Result<Live, BootError> {
+    let fronts = control::certificates::fronts(&table.listeners);
+    let fronts = fronts.map_err(|error| io::Error::other(format!("TLS: {error}")))?;
+    Ok(Live { fronts, ..Live::unknown(table.upstream_slots_len()) })
 }
 
 fn wait_until_ready(

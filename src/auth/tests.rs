@@ -2,7 +2,7 @@
 
 use super::key::{digest, mint};
 use super::*;
-use crate::table::{Access, Bounds, Class, Digests, Expiry, LogFormat, Org, Patience, RuntimeSettings, Table};
+use crate::table::{Access, Bounds, Class, Digests, Expiry, LogFormat, Org, Patience, RuntimeSettings, Slots, Table};
 
 const NOW: Wall = Wall(1_000_000);
 
@@ -41,6 +41,7 @@ fn table() -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     }
 }
 

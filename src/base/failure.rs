@@ -140,6 +140,13 @@ failures! {
     Internal: Gateway "internal" [500 500 500 500] "api_error" None;
     /// The upstream's host name has no address (yet).
     NameUnresolved: Upstream "name_unresolved" [502 502 502 502] "api_error" None;
+    /// The upstream's host name leads only to addresses that are not connected to: private ones of a public name, a
+    /// cloud's metadata service.
+    AddressRefused: Upstream "address_refused" [502 502 502 502] "api_error" Some(false);
+    /// The proxy on the way refused to connect to the upstream.
+    ProxyRefused: Upstream "proxy_refused" [502 502 502 502] "api_error" Some(false);
+    /// The proxy on the way cannot be reached, closed the connection, or did not reach the upstream.
+    ProxyFailed: Upstream "proxy_failed" [502 502 502 502] "api_error" None;
     /// The upstream did not accept the connection.
     ConnectFailed: Upstream "connect_failed" [502 502 502 502] "api_error" None;
     /// The upstream did not accept the connection in time.
@@ -154,6 +161,9 @@ failures! {
     HeadTimeout: Upstream "first_byte_timeout" [504 504 504 504] "timeout_error" None;
     /// The upstream's answer is not HTTP/1.1 as RFC 9112 has it.
     AnswerMalformed: Upstream "answer_malformed" [502 502 502 502] "api_error" None;
+    /// The upstream answered with a redirect: its base URL is not where it is. Never passed on: a client that follows
+    /// would take its key to a stranger (R8).
+    UpstreamMoved: Upstream "upstream_moved" [502 502 502 502] "api_error" Some(false);
     /// The upstream refused the credential that forebay holds; never the developer's fault (R16).
     CredentialRefused: Upstream "credential_refused" [502 502 502 502] "api_error" Some(false);
     /// The answer broke off. The client is told by an error event or an aborted body.

@@ -1,5 +1,5 @@
-//! Names interned to small numbers, so that the data path compares and indexes instead of hashing text. A slot is an
-//! index into one `Table`'s lists.
+//! Names interned to small numbers, so that the data path compares and indexes instead of hashing text. A slot belongs
+//! to one name for the life of the process; `table::Slots` gives them out and says where in a table each is.
 
 macro_rules! slot {
     ($(#[$doc:meta])* $name:ident) => {

@@ -1,14 +1,18 @@
-//! `forebay check`: a configuration's errors, all at once, or what it amounts to, on one screen.
+//! `forebay check`: a configuration's errors, all at once, or what it amounts to, on one screen; or what would change if
+//! it came into force.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::config;
-use crate::table::{Hosts, Table};
+use crate::net::x509;
+use crate::table::meaning::{Change, FingerprintKey, Meaning, differences};
+use crate::table::{Hosts, Listener, Table};
 
-use super::{OK, WRONG, complain, say, variable};
+use super::{OK, USAGE, WRONG, complain, running, say, serve::open_key, variable};
 
 /// Lines of one kind that a summary shows.
 const SHOWN_MAX: usize = 8;
@@ -16,6 +20,8 @@ const SHOWN_MAX: usize = 8;
 /// `forebay check`.
 #[derive(Args)]
 #[command(after_help = "Secrets are read as `serve` would read them, so their variables must be set here too.\n\
+                        With --against, each line begins with what it does: `-` less works than before, `+` more,\n\
+                        `~` something else, `!` nothing until a restart.\n\
                         Exit codes: 0 the configuration is good; 1 it is not; 2 wrong usage.")]
 pub struct CheckArgs {
     /// The configuration.
@@ -23,11 +29,21 @@ pub struct CheckArgs {
     /// Print nothing when all is well.
     #[arg(short, long)]
     quiet: bool,
+    /// Tell what changes in meaning from the configuration OLD, or from the one that a running forebay has.
+    #[arg(long, value_name = "OLD|RUNNING")]
+    against: Option<PathBuf>,
+    /// The admin address of the running forebay; without it, the one in FILE.
+    #[arg(long, value_name = "ADDR", requires = "against")]
+    admin: Option<SocketAddr>,
 }
+
+/// What `--against` may say instead of a file's name.
+const RUNNING: &str = "RUNNING";
 
 /// Runs the command; returns its exit code.
 pub(super) fn run(args: &CheckArgs) -> u8 {
     match config::load(&args.file, &variable) {
+        Ok(table) if args.against.is_some() => against(args, &table),
         Ok(_) if args.quiet => OK,
         Ok(table) => say(&format!("{}: OK\n{}", args.file.display(), summary(&table))),
         Err(report) => {
@@ -35,6 +51,53 @@ pub(super) fn run(args: &CheckArgs) -> u8 {
             WRONG
         }
     }
+}
+
+/// Tells the difference that `table` would make.
+fn against(args: &CheckArgs, table: &Table) -> u8 {
+    let Some(old) = &args.against else { return USAGE };
+    let mut key = FingerprintKey::default();
+    if aws_lc_rs::rand::fill(&mut key).is_err() {
+        complain("forebay check: the system gives no random numbers\n");
+        return USAGE;
+    }
+    let before = if old == Path::new(RUNNING) {
+        running_meaning(args.admin.or(table.admin), &key)
+    } else {
+        config::load(old, &variable).map(|old| old.meaning(&key)).map_err(|report| report.to_string())
+    };
+    match before {
+        Ok(before) => {
+            let changes = differences(&before, &table.meaning(&key));
+            if args.quiet && changes.is_empty() { OK } else { say(&told(&changes)) }
+        }
+        Err(fault) => {
+            complain(&format!("forebay check: {} cannot be compared with: {fault}\n", old.display()));
+            WRONG
+        }
+    }
+}
+
+/// What the forebay that runs on this machine has in force.
+fn running_meaning(admin: Option<SocketAddr>, key: &FingerprintKey) -> Result<Meaning, String> {
+    let admin = admin.filter(|admin| admin.port() != 0);
+    let admin = admin.ok_or("the file names no [admin] address to ask; give --admin ADDR")?;
+    let hex = key.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
+    let document = running::ask(admin, &format!("/table/meaning?key={hex}"))?;
+    serde_json::from_slice(&document).map_err(|_| format!("the forebay on {admin} is of another version"))
+}
+
+fn told(changes: &[Change]) -> String {
+    if changes.is_empty() {
+        return "nothing changes in meaning\n".to_owned();
+    }
+    changes.iter().fold(String::new(), |mut text, Change { effect, what }| {
+        let _ = writeln!(text, "{} {what}", effect.mark());
+        text
+    })
 }
 
 /// What a table amounts to.
@@ -45,7 +108,7 @@ fn summary(table: &Table) -> String {
             Hosts::Any => "any Host".to_owned(),
             Hosts::Only(names) => format!("Host {}", names.join(", ")),
         };
-        let _ = writeln!(out, "  listen    {}, plaintext, {hosts}", listener.address);
+        let _ = writeln!(out, "  listen    {}, {}, {hosts}", listener.address, security(listener));
     }
     for (name, address) in [("admin", table.admin), ("health", table.health)] {
         if let Some(address) = address {
@@ -59,7 +122,12 @@ fn summary(table: &Table) -> String {
         table.upstreams.iter().map(|upstream| {
             let scheme = if upstream.tls { "https" } else { "http" };
             let credentials = counted(upstream.credentials.len(), "credential");
-            format!("{} -> {scheme}://{}{}, {credentials}", upstream.name, upstream.host_header, upstream.base_path)
+            let way =
+                upstream.via.as_ref().map_or_else(String::new, |via| format!(", through the proxy {}", via.name()));
+            format!(
+                "{} -> {scheme}://{}{}, {credentials}{way}",
+                upstream.name, upstream.host_header, upstream.base_path
+            )
         }),
     );
     lines(
@@ -79,6 +147,14 @@ fn summary(table: &Table) -> String {
     let disabled = table.callers.iter().filter(|caller| caller.disabled).count();
     let off = if disabled == 0 { String::new() } else { format!(" ({disabled} disabled)") };
     let _ = writeln!(out, "  callers   {teams}, {keys}{off}");
+    for tls in table.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        if tls.key_is_open {
+            let _ = writeln!(out, "  note      {}", open_key(&tls.key));
+        }
+        if tls.identity.certificate.names.is_empty() {
+            let _ = writeln!(out, "  note      {} has no subjectAltName; clients refuse it", tls.cert.display());
+        }
+    }
     if table.callers.is_empty() {
         let _ = writeln!(
             out,
@@ -86,6 +162,13 @@ fn summary(table: &Table) -> String {
         );
     }
     out
+}
+
+/// How a listener is spoken to.
+fn security(listener: &Listener) -> String {
+    let Some(tls) = &listener.tls else { return "plaintext".to_owned() };
+    let certificate = &tls.identity.certificate;
+    format!("TLS for {} until {}", certificate.names.join(", "), x509::day(certificate.ends))
 }
 
 fn lines(out: &mut String, name: &str, count: usize, each: impl Iterator<Item = String>) {
@@ -108,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_summary_fits_a_screen_and_shows_no_secret() {
-        let table = config::quickstart("sk-secret".into(), None, [0; 32], "127.0.0.1:1".parse().expect("address"));
+        let table =
+            config::quickstart("sk-secret".into(), None, [0; 32], "127.0.0.1:1".parse().expect("address"), &|_| None);
         let text = summary(&table.expect("good"));
         assert!(text.contains("anthropic -> https://api.anthropic.com, 1 credential\n"), "{text}");
         assert!(text.contains("model     * -> anthropic\n") && text.contains("0 teams, 1 key\n"), "{text}");

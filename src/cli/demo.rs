@@ -24,7 +24,7 @@ pub(super) fn run(args: &Args) -> u8 {
     };
     let url = format!("http://{}", provider.address);
     match serve::local_table("simulated".into(), Some(&url), args.listen) {
-        Ok((table, secret)) => serve::serve(table, |running| {
+        Ok((table, secret)) => serve::serve(table, None, |running| {
             complain(
                 "\n  *** SIMULATED PROVIDER: no model is behind this. Answers are made up, nothing is sent anywhere, \
                  nothing costs money. ***\n",

@@ -5,11 +5,14 @@ use super::{EXIT_CODES, OK, USAGE, WRONG, complain, variable};
 use crate::{
     auth::key::{self, Secret},
     boot::{self, BootError, Running},
-    config,
+    config::{self, Source, Trace},
     control::Signals,
     table::Table,
 };
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// Where `serve` without a configuration listens.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8484);
@@ -32,7 +35,9 @@ pub struct Args {
 /// Runs the command; returns its exit code.
 pub(super) fn run(args: &Args) -> u8 {
     let Some(path) = &args.config else { return without_config(args) };
-    let mut table = match config::load(path, &variable) {
+    let source = Source { path: path.clone(), env: variable, listen: args.listen };
+    let config::Reading { table, trace } = source.read();
+    let table = match table {
         Ok(table) => table,
         Err(report) => {
             complain(&report.to_string());
@@ -40,17 +45,18 @@ pub(super) fn run(args: &Args) -> u8 {
         }
     };
     if let Some(address) = args.listen {
-        let [listener] = table.listeners.as_mut_slice() else {
+        let [listener] = table.listeners.as_slice() else {
             complain("forebay serve: --listen goes with a configuration that has one [listen]\n");
             return USAGE;
         };
-        if !address.ip().is_loopback() && !listener.plaintext {
-            complain("forebay serve: an address that other machines reach needs `plaintext = true` in [listen]\n");
+        if !address.ip().is_loopback() && !listener.plaintext && listener.tls.is_none() {
+            complain(
+                "forebay serve: an address that other machines reach needs `tls`, or `plaintext = true`, in [listen]\n",
+            );
             return USAGE;
         }
-        listener.address = address;
     }
-    serve(table, |_| {})
+    serve(table, Some((source, trace)), |_| {})
 }
 
 fn without_config(args: &Args) -> u8 {
@@ -69,7 +75,7 @@ fn without_config(args: &Args) -> u8 {
         return USAGE;
     }
     match local_table(api_key, args.upstream.as_deref(), listen) {
-        Ok((table, secret)) => serve(table, |running| invite(running, &secret)),
+        Ok((table, secret)) => serve(table, None, |running| invite(running, &secret)),
         Err(fault) => {
             complain(&format!("forebay serve: {fault}\n"));
             USAGE
@@ -86,14 +92,18 @@ pub(super) fn local_table(
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| "the system gives no random numbers")?;
     let secret = key::mint(random);
-    let mut table = config::quickstart(api_key, upstream, key::digest(secret.expose().as_bytes()), listen)?;
+    let mut table = config::quickstart(api_key, upstream, key::digest(secret.expose().as_bytes()), listen, &variable)?;
     table.admin = Some(SocketAddr::new(LISTEN.ip(), 0));
     Ok((table, secret))
 }
 
 /// Starts, says where it listens, and serves until a signal.
-pub(super) fn serve(table: Table, welcome: impl FnOnce(&Running)) -> u8 {
-    let started = Signals::new().map_err(BootError::from).and_then(|signals| Ok((signals, boot::start(table)?)));
+pub(super) fn serve(table: Table, configuration: Option<(Source, Trace)>, welcome: impl FnOnce(&Running)) -> u8 {
+    for key in table.listeners.iter().filter_map(|listener| listener.tls.as_ref()).filter(|tls| tls.key_is_open) {
+        complain(&format!("forebay: warning: {}\n", open_key(&key.key)));
+    }
+    let signals = Signals::new().map_err(BootError::from);
+    let started = signals.and_then(|signals| Ok((signals, boot::start_from(table, configuration)?)));
     let ended = started.and_then(|(signals, running)| {
         announce(&running);
         welcome(&running);
@@ -108,6 +118,11 @@ pub(super) fn serve(table: Table, welcome: impl FnOnce(&Running)) -> u8 {
     }
 }
 
+/// What is said of a private key that others may read.
+pub(super) fn open_key(path: &Path) -> String {
+    format!("every user of this machine may read the private key {0}; run `chmod o-r {0}`", path.display())
+}
+
 /// The lines that scripts wait for.
 fn announce(running: &Running) {
     let workers = running.telemetry.cores.len();
@@ -120,8 +135,9 @@ fn announce(running: &Running) {
             complain(&format!("forebay: {what} on http://{address}\n"));
         }
     }
-    for address in &running.addresses {
-        complain(&format!("forebay {version}: listening on http://{address} with {workers} workers{driver}\n"));
+    for (address, secure) in running.addresses.iter().zip(&running.secure) {
+        let scheme = if *secure { "https" } else { "http" };
+        complain(&format!("forebay {version}: listening on {scheme}://{address} with {workers} workers{driver}\n"));
     }
 }
 

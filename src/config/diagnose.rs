@@ -254,6 +254,16 @@ fn floor(text: &str, at: usize) -> usize {
 /// What common secrets begin with; more than a few characters after it are not shown.
 const SECRET_STARTS: &[&str] = &["sk-", "fby_", "AIza", "eyJ", "ABSK", "ghp_"];
 
+/// Of these, the ones that no name has in its middle: `task-runner` is no secret.
+const SECRET_INSIDE: &[&str] = &["sk-ant-", "fby_", "AIza", "ghp_"];
+
+/// Where in a word a secret begins, if one does.
+fn secret_at(word: &str) -> Option<usize> {
+    let inside = SECRET_INSIDE.iter().filter_map(|start| word.find(start)).min();
+    let at = if looks_secret(word) { 0 } else { inside? };
+    (word.len() - at >= 12).then_some(at)
+}
+
 /// Whether a text looks like a secret rather than like the name of one.
 pub fn looks_secret(text: &str) -> bool {
     SECRET_STARTS.iter().any(|start| text.starts_with(start)) && text.len() >= 12
@@ -268,7 +278,7 @@ pub fn redacted(text: &str) -> String {
         let (before, from) = rest.split_at(start);
         let (word, after) = from.split_at(from.find(|c| !is_word(c)).unwrap_or(from.len()));
         out.push_str(before);
-        let kept = if looks_secret(word) { 6 } else { word.len() };
+        let kept = secret_at(word).map_or(word.len(), |at| at + 6);
         out.extend(word.chars().enumerate().map(|(at, c)| if at < kept { c } else { '*' }));
         rest = after;
     }
@@ -298,6 +308,15 @@ fn masked(line: &str) -> String {
         if let Some(quote) = text.chars().next().filter(|c| SECRET_KEYS.contains(&key) && (*c == '"' || *c == '\'')) {
             let end = text.get(1..).and_then(|rest| rest.find(quote)).map_or(text.len(), |n| n + 1);
             star(start + 1, start + end);
+        }
+    }
+    // A proxy's password may hold what ends an authority elsewhere, and its scheme may be missing.
+    for (at, quote) in line.match_indices(['"', '\'']) {
+        let before = line.get(..at).unwrap_or_default().trim_end().strip_suffix('=').unwrap_or_default().trim_end();
+        let text = line.get(at + 1..).and_then(|text| text.split(quote).next()).unwrap_or_default();
+        if let (Some(user), true) = (text.rfind('@'), before.ends_with("proxy") || before.ends_with("url")) {
+            let start = text.get(..user).and_then(|text| text.find("://")).map_or(0, |at| at + 3);
+            star(at + 1 + start, at + 1 + user);
         }
     }
     for (at, _) in line.match_indices("://") {
@@ -371,10 +390,14 @@ mod tests {
     fn secrets_are_starred() {
         assert_eq!(redacted("env = \"sk-ant-api03-ab\" # x"), "env = \"sk-ant*********\" # x");
         assert_eq!(redacted("fby_0123456789"), "fby_01********");
+        assert_eq!(redacted("000sk-ant-api03-ab"), "000sk-ant*********", "pasted into another word");
+        assert_eq!(redacted("task-runner-of-payments"), "task-runner-of-payments");
         assert_eq!(redacted("sk-short, café"), "sk-short, café");
         assert_eq!(masked("{ é, value = \"abc\", key='d' }"), "{ é, value = \"***\", key='*' }");
         assert_eq!(masked("api_key = \"abc"), "api_key = \"***");
         assert_eq!(masked("u = \"https://me:pw@host/a@b\""), "u = \"https://*****@host/a@b\"");
+        assert_eq!(masked("proxy = \"me:p/w@host:1\""), "proxy = \"******@host:1\"");
+        assert_eq!(masked("{ url='http://me:p@w/@h' }"), "{ url='http://*******@h' }");
         assert_eq!(masked("name = \"abc\" # key = none"), "name = \"abc\" # key = none");
     }
 

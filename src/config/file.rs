@@ -67,12 +67,22 @@ pub struct Listen {
     pub address: Option<At<String>>,
     /// Allows a non-loopback address without TLS.
     pub plaintext: Option<At<bool>>,
+    /// Its certificate.
+    pub tls: Option<ListenTls>,
     /// Host names that it answers to.
     pub hosts: Option<Vec<At<String>>>,
     /// Refuses what other sites' pages send.
     pub refuse_cross_site: Option<At<bool>>,
     /// How to add a key to this section.
     pub insert_plaintext: Remedy,
+}
+
+/// `tls` of `[[listen]]`.
+pub struct ListenTls {
+    /// The chain, PEM.
+    pub cert: Option<At<String>>,
+    /// The key, PEM.
+    pub key: Option<At<String>>,
 }
 
 /// `[[upstream]]`.
@@ -91,6 +101,10 @@ pub struct Upstream {
     pub ca_file: Option<At<String>>,
     /// Allows a public host without TLS.
     pub plaintext: Option<At<bool>>,
+    /// Allows a public name to lead to private addresses.
+    pub allow_private: Option<At<bool>>,
+    /// The proxy on the way.
+    pub proxy: Option<Proxy>,
     /// The pool.
     pub credentials: Vec<Credential>,
     /// `credentials` was written in a shape that has been told.
@@ -99,6 +113,18 @@ pub struct Upstream {
     pub insert_provider: Remedy,
     /// How to add credentials.
     pub insert_credentials: Remedy,
+}
+
+/// `proxy`, as a text or as a section.
+pub struct Proxy {
+    /// The value.
+    pub at: Spot,
+    /// `http://user:password@host:port`, or `none`.
+    pub url: Option<At<String>>,
+    /// A variable.
+    pub username_env: Option<At<String>>,
+    /// A variable.
+    pub password_env: Option<At<String>>,
 }
 
 /// An entry of `credentials`.
@@ -264,6 +290,10 @@ impl Listen {
         Listen {
             address: section.required_text(problems, "address"),
             plaintext: section.flag("plaintext"),
+            tls: section.sections("tls").into_iter().next().map(|(t, at)| {
+                let tls = Section::open(problems, &schema::LISTEN_TLS, t, at);
+                ListenTls { cert: tls.required_text(problems, "cert"), key: tls.required_text(problems, "key") }
+            }),
             hosts: section.texts("hosts"),
             refuse_cross_site: section.flag("refuse_cross_site"),
             insert_plaintext: section.insertion(problems, "plaintext", "true"),
@@ -283,11 +313,26 @@ impl Upstream {
             auth: section.text("auth"),
             ca_file: section.text("ca_file"),
             plaintext: section.flag("plaintext"),
+            allow_private: section.flag("allow_private"),
+            proxy: Proxy::read(problems, &section),
             credentials: credentials.into_iter().map(|(t, at)| Credential::read(problems, t, at)).collect(),
             credentials_told: section.is_told("credentials"),
             insert_provider: section.insertion(problems, "provider", "\"anthropic\""),
             insert_credentials: section.setting(problems, "credentials"),
         }
+    }
+}
+
+impl Proxy {
+    fn read(problems: &mut Problems, upstream: &Section<'_>) -> Option<Proxy> {
+        let at = upstream.place("proxy")?;
+        if let Some(url) = upstream.text("proxy") {
+            return Some(Proxy { at, url: Some(url), username_env: None, password_env: None });
+        }
+        let (table, spot) = upstream.sections("proxy").into_iter().next()?;
+        let section = Section::open(problems, &schema::PROXY, table, spot);
+        let url = section.required_text(problems, "url");
+        Some(Proxy { at, url, username_env: section.text("username_env"), password_env: section.text("password_env") })
     }
 }
 

@@ -9,6 +9,7 @@ pub mod quickstart;
 mod reader;
 mod schema;
 mod syntax;
+pub mod trace;
 pub mod url;
 mod value;
 
@@ -19,6 +20,7 @@ use crate::table::{Pattern, Table};
 
 pub use diagnose::{Problem, Remedy, Report};
 pub use quickstart::quickstart;
+pub use trace::{Reading, Source, Trace};
 
 use diagnose::{At, Problems, Spot};
 use file::File;

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 
 use crate::base::{CallerSlot, UpstreamSlot};
+use crate::net::Guard;
 use crate::table::upstream::secret_fault;
 use crate::table::{
     Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-    Provider, RuntimeSettings, SecretLine, Table, Target, Upstream,
+    Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Upstream,
 };
 
+use super::compile::egress;
 use super::url;
 
 /// Where the Anthropic API is.
@@ -16,15 +18,16 @@ pub const ANTHROPIC_URL: &str = "https://api.anthropic.com";
 
 /// Fronts the Anthropic API, or what speaks like it at `base_url`, for the one key whose digest is given. A web page on
 /// the same machine must not spend the org's money: only this machine's own names are answered, and no other site's
-/// requests.
+/// requests. The way out goes through the proxy that `env` names, if any.
 ///
 /// # Errors
-/// What is wrong with the API key or the URL, as a sentence without the key.
+/// What is wrong with the API key, the URL or the proxy's, as a sentence without the key.
 pub fn quickstart(
     api_key: String,
     base_url: Option<&str>,
     caller_digest: [u8; 32],
     listen: SocketAddr,
+    env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Table, String> {
     let api_key = zeroize::Zeroizing::new(api_key);
     let api_key = api_key.trim();
@@ -33,13 +36,18 @@ pub fn quickstart(
     }
     let text = base_url.unwrap_or(ANTHROPIC_URL);
     let url = url::parse(text).map_err(|fault| format!("the base URL `{text}` {fault}"))?;
+    if let Some(fault) = egress::address_fault(&url) {
+        return Err(format!("the base URL `{text}` {fault}"));
+    }
+    let via = egress::environment(env, &url).map_err(|(variable, fault)| format!("the variable {variable} {fault}"))?;
+    let guard = if via.is_some() { Guard::Inside } else { egress::guard_of(&url) };
     let mut digests = Digests::default();
     digests.add(caller_digest, CallerSlot(0));
-    let hosts = if listen.ip().is_loopback() { Hosts::loopback() } else { Hosts::Any };
+    let hosts = if listen.ip().is_loopback() { Hosts::local(listen.ip()) } else { Hosts::Any };
     Ok(Table {
         generation: 1,
         org: Org { contact: None, timezone: "UTC".into() },
-        listeners: vec![Listener { address: listen, plaintext: true, hosts, refuse_cross_site: true }],
+        listeners: vec![Listener { address: listen, plaintext: false, tls: None, hosts, refuse_cross_site: true }],
         admin: None,
         health: None,
         upstreams: vec![Upstream {
@@ -52,6 +60,8 @@ pub fn quickstart(
             host_header: url.host_header,
             credentials: vec![Credential { name: "environment".into(), header: SecretLine::x_api_key(api_key) }],
             extra_ca: Vec::new(),
+            guard,
+            via,
         }],
         models: vec![every_model()],
         teams: Vec::new(),
@@ -69,6 +79,7 @@ pub fn quickstart(
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     })
 }
 
@@ -82,7 +93,7 @@ mod tests {
     use super::*;
 
     fn run(key: &str, url: Option<&str>) -> Result<Table, String> {
-        quickstart(key.into(), url, [7; 32], "127.0.0.1:8080".parse().expect("an address"))
+        quickstart(key.into(), url, [7; 32], "127.0.0.1:8080".parse().expect("an address"), &|_| None)
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Shape {
     TextOrTexts,
     /// A date, or a date and time; in quotes too.
     Date,
+    /// A text or a section.
+    TextOrSection,
     /// A section.
     Section,
     /// A section that may stand many times.
@@ -41,6 +43,7 @@ impl Shape {
             Shape::Texts => "a list of texts in quotes",
             Shape::TextOrTexts => "a text in quotes, or a list of them",
             Shape::Date => "a date such as 2026-12-31",
+            Shape::TextOrSection => "a text in quotes, or a section",
             Shape::Section => "a section",
             Shape::Sections => "a list of sections",
         }
@@ -263,16 +266,21 @@ impl<'d> Section<'d> {
 
     /// A remedy that adds a key to this section.
     pub fn insertion(&self, problems: &Problems, name: &str, value: &str) -> Remedy {
-        let text = problems.text(self.at.file);
-        let shown = text.get(self.at.start..self.at.end).unwrap_or_default();
-        if shown.starts_with('{') {
-            let comma = if self.values.is_empty() { " " } else { ", " };
-            let at = Spot { start: self.at.start + 1, end: self.at.start + 1, ..self.at };
-            return Remedy::replace(at, format!(" {name} = {value}{comma}").trim_end_matches(' ').to_owned());
-        }
-        let line = line_at(&text, self.at.start);
-        Remedy::replace(Spot { start: line.end, end: line.end, ..self.at }, format!("\n{name} = {value}"))
+        insertion(problems, self.at, name, value)
     }
+}
+
+/// A remedy that adds a key to the section at `at`: under its header, or behind its opening brace.
+pub fn insertion(problems: &Problems, at: Spot, name: &str, value: &str) -> Remedy {
+    let text = problems.text(at.file);
+    let shown = text.get(at.start..at.end).unwrap_or_default();
+    if let Some(inside) = shown.strip_prefix('{') {
+        let comma = if inside.trim_start().starts_with('}') { "" } else { "," };
+        let at = Spot { start: at.start + 1, end: at.start + 1, ..at };
+        return Remedy::replace(at, format!(" {name} = {value}{comma}"));
+    }
+    let line = line_at(&text, at.start);
+    Remedy::replace(Spot { start: line.end, end: line.end, ..at }, format!("\n{name} = {value}"))
 }
 
 /// From a section's header to the next header or the end of the file; a section in braces is its own extent.
@@ -306,6 +314,7 @@ fn fits(shape: Shape, value: &DeValue<'_>) -> bool {
         Shape::Texts => texts(),
         Shape::TextOrTexts => value.is_str() || texts(),
         Shape::Date => value.is_str() || value.as_datetime().is_some_and(|date| date.date.is_some()),
+        Shape::TextOrSection => value.is_str() || value.is_table(),
         Shape::Section => value.is_table(),
         Shape::Sections => value.is_table() || tables(),
     }

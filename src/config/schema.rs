@@ -85,10 +85,18 @@ pub const LISTEN: Schema = Schema {
     keys: &[
         key("address", Shape::Text, "\"127.0.0.1:8080\""),
         key("plaintext", Shape::Flag, "true"),
+        key("tls", Shape::Section, "{ cert = \"tls.crt\", key = \"tls.key\" }"),
         key("hosts", Shape::TextOrTexts, "[\"forebay.example.com\"]"),
         key("refuse_cross_site", Shape::Flag, "true"),
     ],
-    refused: &[("tls", LATER)],
+    refused: &[],
+};
+
+/// `tls` of `[[listen]]`.
+pub const LISTEN_TLS: Schema = Schema {
+    title: "`tls`",
+    keys: &[key("cert", Shape::Text, "\"tls.crt\""), key("key", Shape::Text, "\"tls.key\"")],
+    refused: &[("client_ca", LATER), ("min_version", "is not a key: TLS 1.3 and 1.2 are spoken")],
 };
 
 /// `[admin]`.
@@ -115,6 +123,8 @@ pub const UPSTREAM: Schema = Schema {
         key("auth", Shape::Text, "\"x-api-key\""),
         key("ca_file", Shape::Text, "\"ca.pem\""),
         key("plaintext", Shape::Flag, "true"),
+        key("allow_private", Shape::Flag, "true"),
+        key("proxy", Shape::TextOrSection, "\"http://proxy.example:3128\""),
         key("credentials", Shape::Sections, "[{ name = \"main\", env = \"ANTHROPIC_API_KEY\" }]"),
     ],
     refused: &[
@@ -122,7 +132,6 @@ pub const UPSTREAM: Schema = Schema {
         ("project", LATER),
         ("limits", LATER),
         ("headers", LATER),
-        ("proxy", LATER),
         ("tls", LATER),
         ("api_key", "is not how a credential is given: use `credentials`"),
     ],
@@ -138,6 +147,21 @@ pub const CREDENTIAL: Schema = Schema {
         key("value", Shape::Text, ""), /* known, so that it is refused with a reason; offered nowhere */
     ],
     refused: &[("limits", LATER), ("weight", LATER)],
+};
+
+/// `proxy` of an upstream, written as a section.
+pub const PROXY: Schema = Schema {
+    title: "a proxy",
+    keys: &[
+        key("url", Shape::Text, "\"http://proxy.example:3128\""),
+        key("username_env", Shape::Text, "\"PROXY_USER\""),
+        key("password_env", Shape::Text, "\"PROXY_PASSWORD\""),
+    ],
+    refused: &[
+        ("username", "is not a key: write the name of a variable as `username_env`"),
+        ("password", "would hold a secret: write the name of a variable as `password_env`"),
+        ("no_proxy", "is not a key: write `proxy = \"none\"` in each upstream that goes straight"),
+    ],
 };
 
 /// `[[model]]`.

@@ -25,7 +25,11 @@ pub fn parse<'t>(problems: &mut Problems, file: u32, text: &'t str) -> (toml::Sp
             continue;
         }
         lines_told.push(line.start);
-        let fault = Fault::of(error.message(), text, error.span().unwrap_or(line.clone()), line);
+        let fault = match Fault::of(error.message(), text, error.span().unwrap_or(line.clone()), line.clone()) {
+            fault if fault.changes(text) => fault,
+            // The usual hint is followed already, and still the line is wrong.
+            _ => Fault::other(error.message(), text, line),
+        };
         readable &= fault.readable;
         let edits = fault.edits.into_iter().map(|(range, text)| Edit { at: spot(file, range), text }).collect();
         let at = spot(file, fault.at);
@@ -65,18 +69,38 @@ impl Fault {
     fn of(message: &str, text: &str, span: Range<usize>, line: Range<usize>) -> Fault {
         let shown = text.get(line.clone()).unwrap_or_default();
         let colon = shown.find(':').filter(|at| is_bare_key(shown.get(..*at).unwrap_or_default()));
+        let control = shown.find(|c: char| c.is_ascii_control() && c != '\t');
+        let odd = |quote| shown.matches(quote).count() % 2 == 1;
         match message {
+            _ if control.is_some() => Fault::control(line.start + control.unwrap_or(0)),
             _ if colon.is_some() => Fault::colon(line.start + colon.unwrap_or(0)),
             "duplicate key" => Fault::duplicate(text, span, line),
             m if m.starts_with("unclosed table") => Fault::bracket(text, line, "]"),
             m if m.starts_with("unclosed array table") => Fault::bracket(text, line, "]]"),
             m if m.starts_with("unclosed array") => Fault::open_array(line),
-            m if m.starts_with("invalid basic string") => Fault::quote(line, '"'),
-            m if m.starts_with("invalid literal string") => Fault::quote(line, '\''),
+            m if m.starts_with("invalid basic string") && odd('"') => Fault::quote(line, '"'),
+            m if m.starts_with("invalid literal string") && odd('\'') => Fault::quote(line, '\''),
+            m if m.starts_with("invalid multi-line") => Fault::block(m, text, line),
             m if m.starts_with("missing escaped value") => Fault::escape(text, span, line),
             m if m.starts_with("invalid date") => Fault::date(text, span),
             m if is_value_fault(m) => Fault::value(text, span, line),
-            m => Fault::other(m, line),
+            m => Fault::other(m, text, line),
+        }
+    }
+
+    /// Whether doing what the hint says leaves another text.
+    fn changes(&self, text: &str) -> bool {
+        self.edits.iter().any(|(range, new)| text.get(range.clone()) != Some(new))
+    }
+
+    /// A byte that no editor shows, which came with a paste or from another system.
+    fn control(at: usize) -> Fault {
+        Fault {
+            at: at..at + 1,
+            cause: "an invisible control character".into(),
+            hint: "remove it".into(),
+            edits: vec![(at..at + 1, String::new())],
+            readable: false,
         }
     }
 
@@ -152,6 +176,22 @@ impl Fault {
         }
     }
 
+    /// A text of several lines that does not end. It is shown where it begins: its end was most likely meant there.
+    fn block(message: &str, text: &str, line: Range<usize>) -> Fault {
+        let quotes = if message.contains("literal") { "'''" } else { "\"\"\"" };
+        let Some(open) = text.get(..line.end).and_then(|before| before.rfind(quotes)) else {
+            return Fault::other(message, text, line);
+        };
+        let line = line_at(text, open);
+        Fault {
+            at: open..line.end.max(open),
+            cause: format!("a text without its closing `{quotes}`"),
+            hint: format!("end it with `{quotes}`"),
+            edits: vec![(line.end..line.end, quotes.into())],
+            readable: false,
+        }
+    }
+
     /// A path of another system, most often: in single quotes a `\` is only a `\`.
     fn escape(text: &str, span: Range<usize>, line: Range<usize>) -> Fault {
         let at = span.start.saturating_sub(1)..span.start;
@@ -220,14 +260,15 @@ impl Fault {
         }
     }
 
-    fn other(message: &str, line: Range<usize>) -> Fault {
-        Fault {
-            at: line.clone(),
-            cause: format!("not TOML: {message}"),
-            hint: "correct the line, or put `#` before it".into(),
-            edits: vec![(line.start..line.start, "# ".into())],
-            readable: false,
-        }
+    fn other(message: &str, text: &str, line: Range<usize>) -> Fault {
+        let is_comment = text.get(line.clone()).is_some_and(|shown| shown.starts_with('#'));
+        let (hint, edit) = if is_comment {
+            let end = (line.end + 1).min(text.len());
+            ("remove the line", (line.start..end, String::new()))
+        } else {
+            ("correct the line, or put `#` before it", (line.start..line.start, "# ".into()))
+        };
+        Fault { at: line, cause: format!("not TOML: {message}"), hint: hint.into(), edits: vec![edit], readable: false }
     }
 }
 

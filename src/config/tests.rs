@@ -27,6 +27,14 @@ impl Host for Picture {
         let inside = self.files.keys().filter(|path| path.parent() == Some(directory));
         Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
     }
+
+    fn is_open_to_all(&self, path: &Path) -> bool {
+        path.ends_with("open.key")
+    }
+
+    fn now(&self) -> Wall {
+        Wall(1_767_225_600_000) // 2026-01-01
+    }
 }
 
 fn picture() -> Picture {
@@ -158,6 +166,26 @@ fn everything_at_once() {
     assert!(first.hosts.answers(b"forebay.example:8080") && !first.hosts.answers(b"other") && !first.refuse_cross_site);
     assert!(!table.listeners[1].refuse_cross_site);
     assert_eq!(table.org.contact.as_deref(), Some("#ai"));
+}
+
+#[test]
+fn listeners_with_and_without_tls_stand_side_by_side() {
+    let made = rcgen::generate_simple_self_signed(["gw.example".to_owned()]).expect("a certificate");
+    let mut host = picture();
+    host.files.insert("etc/tls.crt".into(), made.cert.pem());
+    host.files.insert("etc/open.key".into(), made.signing_key.serialize_pem());
+    let text = SMALL.replace(
+        "[listen]\naddress = \"127.0.0.1:8080\"",
+        "[[listen]]\naddress = \"0.0.0.0:8443\"\ntls = { cert = \"tls.crt\", key = \"open.key\" }\n\
+         [[listen]]\naddress = \"127.0.0.1:8080\"",
+    );
+    let table = parse(Path::new("etc/forebay.toml"), &text, &host).expect("good");
+    let tls = table.listeners[0].tls.as_ref().expect("a certificate");
+    assert_eq!((tls.cert.as_path(), tls.key_is_open), (Path::new("etc/tls.crt"), true));
+    assert_eq!(*tls.identity.certificate.names, ["gw.example".into()]);
+    assert!(table.listeners[1].tls.is_none() && !table.listeners[0].plaintext);
+    let shown = format!("{:?}", table.listeners);
+    assert!(!shown.contains("PRIVATE") && !shown.contains("SigningKey"), "{shown}");
 }
 
 #[test]

@@ -1,21 +1,22 @@
-//! The operator's listener: health, metrics, and the table without secrets. Read-only. A web page cannot read it by a
-//! DNS name of its own that it points at this machine: only addresses of this machine and `localhost` are answered.
+//! The operator's listener: health, metrics, the table without secrets, and the wish for a reload, which is the only
+//! thing here that changes anything. A web page cannot read it by a DNS name of its own that it points at this machine:
+//! only addresses of this machine and `localhost` are answered.
 //!
 //! The health listener serves the first three of these paths for kubelet and Prometheus, which come by a name of the
 //! cluster's; it answers to every name unless it listens on loopback.
 
-use super::{Control, health, metrics, view};
+use super::{Control, health, metrics, reload::pages, view};
 use crate::{
     base::{Kind, Span},
-    rt::ring::mono,
+    rt::ring::{mono, wall},
 };
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -87,7 +88,11 @@ fn router(control: Arc<Control>, scope: Scope, own: SocketAddr) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_page));
     if scope == Scope::Admin {
-        router = router.route("/table", get(table));
+        router = router
+            .route("/table", get(table))
+            .route("/table/history", get(pages::history))
+            .route("/table/meaning", get(pages::meaning))
+            .route("/reload", post(pages::reload));
     }
     let guard = Guard { scope, own: own.ip() };
     router
@@ -97,7 +102,7 @@ fn router(control: Arc<Control>, scope: Scope, own: SocketAddr) -> Router {
 }
 
 fn not_found(scope: Scope) -> Response {
-    let table = if scope == Scope::Admin { ", /table" } else { "" };
+    let table = if scope == Scope::Admin { ", /table, /table/history, POST /reload" } else { "" };
     refusal(Kind::NoSuchPath, &format!("no such path here. There are /healthz, /readyz, /metrics{table}."))
 }
 
@@ -119,14 +124,18 @@ async fn metrics_page(State(control): State<Arc<Control>>) -> Response {
         telemetry: &control.telemetry,
         table: &table,
         live: &live,
+        now: wall(),
         ready: control.readiness().reasons.is_empty(),
+        config_ok: control.reloads.status().failing.is_none(),
         resident_bytes: metrics::resident_bytes(),
     };
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], scene.render()).into_response()
 }
 
 async fn table(State(control): State<Arc<Control>>) -> Response {
-    answer(StatusCode::OK, &view::view(&control.table.load(), &control.live.load()))
+    let mut shown = view::view(&control.table.load(), &control.live.load());
+    shown["configuration"] = pages::standing(&control.reloads);
+    answer(StatusCode::OK, &shown)
 }
 
 /// What a request is checked against before anything else.
@@ -137,7 +146,8 @@ struct Guard {
 }
 
 async fn guard_request(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let mut response = match guard.refusal(request.headers(), request.uri()) {
+    let changes = request.method() != Method::GET && request.method() != Method::HEAD;
+    let mut response = match guard.refusal(request.headers(), request.uri(), changes) {
         None => next.run(request).await,
         Some(refusal) => refusal,
     };
@@ -149,7 +159,11 @@ async fn guard_request(State(guard): State<Guard>, request: Request, next: Next)
 
 impl Guard {
     /// The answer to a request that is not let in.
-    fn refusal(self, headers: &HeaderMap, uri: &Uri) -> Option<Response> {
+    fn refusal(self, headers: &HeaderMap, uri: &Uri, changes: bool) -> Option<Response> {
+        // A page of another port of this machine is of the same site, and may ask for nothing that changes something.
+        if changes && headers.contains_key(header::ORIGIN) {
+            return Some(refusal(Kind::CrossSite, "web pages may not do that; use a command-line client."));
+        }
         if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
             return Some(refusal(Kind::CrossSite, "web pages of other sites are not answered."));
         }
@@ -196,11 +210,21 @@ fn host_name(host: &str) -> Option<&str> {
 fn refusal(kind: Kind, message: &str) -> Response {
     let row = kind.row();
     let status = StatusCode::from_u16(row.status[0]).unwrap_or(StatusCode::BAD_REQUEST);
-    let message = format!("forebay: {message}");
-    answer(status, &json!({ "type": "error", "error": { "type": row.error_type, "message": message } }))
+    failure(status, row.error_type, message)
 }
 
-fn answer(status: StatusCode, body: &Value) -> Response {
+/// A refusal that is not of the failure table: it concerns no client of the gateway.
+pub(super) fn refuse(status: StatusCode, message: &str) -> Response {
+    failure(status, "invalid_request_error", message)
+}
+
+fn failure(status: StatusCode, kind: &str, message: &str) -> Response {
+    let message = format!("forebay: {message}");
+    answer(status, &json!({ "type": "error", "error": { "type": kind, "message": message } }))
+}
+
+/// A document.
+pub(super) fn answer(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 

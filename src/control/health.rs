@@ -64,8 +64,8 @@ pub fn readiness(telemetry: &Telemetry, table: &Table, live: &Live, draining: bo
         }
     }
     let mut known = 0;
-    for (slot, upstream) in table.upstreams.iter().enumerate() {
-        match live.addresses.get(slot) {
+    for (slot, upstream) in table.upstream_slots() {
+        match live.addresses.get(slot.index()) {
             Some(addresses) if !addresses.known.is_empty() => {
                 known += 1;
                 if let Some(error) = &addresses.error {
@@ -113,7 +113,7 @@ mod tests {
     fn ready_once_all_listen_and_an_address_is_known() {
         let telemetry = Telemetry::new(1, Wall(0), "");
         let table = table(vec![upstream("far", "upstream.invalid", 443), upstream("near", "127.0.0.1", 80)]);
-        let mut live = resolve::literals(&table.upstreams, Wall(1));
+        let mut live = resolve::literals(&table, Wall(1));
         let ready = |live: &Live, draining| readiness(&telemetry, &table, live, draining, Vec::new());
         assert_eq!(
             ready(&live, false).reasons,

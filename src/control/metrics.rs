@@ -2,9 +2,9 @@
 //! failure table; never a key, a team, a model or a path. `docs/metrics.md` lists every name, and a test compares.
 
 use crate::{
-    base::{UpstreamSlot, failure::TABLE},
+    base::{UpstreamSlot, Wall, failure::TABLE},
     table::{Table, live::Live},
-    telemetry::{Counter, Counters, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
+    telemetry::{Counter, Counters, Handshake, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
 };
 use std::{
     collections::BTreeMap,
@@ -19,8 +19,12 @@ pub struct Scene<'a> {
     pub table: &'a Table,
     /// For what is known about them.
     pub live: &'a Live,
+    /// For what is left of the certificates.
+    pub now: Wall,
     /// Whether `/readyz` says yes.
     pub ready: bool,
+    /// Whether the configuration that was read last is in force.
+    pub config_ok: bool,
     /// Resident memory in bytes, where the system tells.
     pub resident_bytes: Option<u64>,
 }
@@ -31,6 +35,7 @@ impl Scene<'_> {
         let mut page = Page(String::with_capacity(16 * 1024));
         self.process(&mut page);
         self.exchanges(&mut page);
+        self.tls(&mut page);
         self.upstreams(&mut page);
         self.times(&mut page);
         page.0
@@ -46,6 +51,12 @@ impl Scene<'_> {
         page.sample("forebay_ready", &[], u8::from(self.ready));
         page.family("forebay_table_generation", "gauge", "Which configuration is in force, counted from 1.");
         page.sample("forebay_table_generation", &[], self.table.generation);
+        page.family(
+            "forebay_config_ok",
+            "gauge",
+            "0 while the configuration's files are wrong and an older one is in force.",
+        );
+        page.sample("forebay_config_ok", &[], u8::from(self.config_ok));
         page.family("forebay_workers", "gauge", "Workers, one per core.");
         page.sample("forebay_workers", &[], telemetry.cores.len());
         page.family("forebay_workers_listening", "gauge", "Workers that accept connections.");
@@ -126,25 +137,39 @@ impl Scene<'_> {
         page.sample("forebay_failures_total", &[("origin", &"other"), ("reason", &"other")], other);
     }
 
+    fn tls(&self, page: &mut Page) {
+        page.family("forebay_tls_handshakes_total", "counter", "Handshakes with clients, by how they came out.");
+        for outcome in Handshake::ALL {
+            let count = self.telemetry.sum(|c| c.handshakes(outcome).get());
+            page.sample("forebay_tls_handshakes_total", &[("outcome", &outcome.slug())], count);
+        }
+        let fronts = || self.table.listeners.iter().zip(&self.live.fronts).filter_map(|(l, f)| Some((l, f.as_ref()?)));
+        page.family("forebay_tls_certificate_days_left", "gauge", "Days until the certificate that is shown ends.");
+        for (listener, front) in fronts() {
+            let days = front.identity.certificate.days_left(self.now);
+            page.sample("forebay_tls_certificate_days_left", &[("listener", &listener.address)], days);
+        }
+        page.family("forebay_tls_certificate_stale", "gauge", "1 while the certificate's files cannot be used.");
+        for (listener, front) in fronts() {
+            let stale = u8::from(front.fault.is_some());
+            page.sample("forebay_tls_certificate_stale", &[("listener", &listener.address)], stale);
+        }
+    }
+
     fn upstreams(&self, page: &mut Page) {
-        let names: Vec<(UpstreamSlot, &str)> = self
-            .table
-            .upstreams
-            .iter()
-            .take(UPSTREAMS_MAX)
-            .enumerate()
-            // The last place is shared by all that have no place of their own.
-            .map(|(at, u)| (UpstreamSlot(at as u32), if at + 1 == UPSTREAMS_MAX { "other" } else { &*u.name }))
-            .collect();
+        let rows = self.upstream_rows();
         page.family(
             "forebay_upstream_answers_total",
             "counter",
             "Exchanges that ended at the upstream, by the class of the status that the client got.",
         );
-        for (slot, name) in &names {
+        for row in &rows {
             for (at, class) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().enumerate() {
-                let count = self.telemetry.sum(|c| c.upstream(*slot).answers.get(at).map_or(0, Counter::get));
-                page.sample("forebay_upstream_answers_total", &[("upstream", name), ("class", class)], count);
+                let count = |slot: &UpstreamSlot| {
+                    self.telemetry.sum(|c| c.upstream(*slot).answers.get(at).map_or(0, Counter::get))
+                };
+                let count: u64 = row.counted.iter().map(count).sum();
+                page.sample("forebay_upstream_answers_total", &[("upstream", &row.name), ("class", class)], count);
             }
         }
         let columns: [Column; 5] = [
@@ -173,19 +198,49 @@ impl Scene<'_> {
         ];
         for (family, kind, help, pick) in columns {
             page.family(family, kind, help);
-            for (slot, name) in &names {
-                page.sample(family, &[("upstream", name)], self.telemetry.level(|c| pick(c.upstream(*slot))));
+            for row in &rows {
+                let count =
+                    row.counted.iter().map(|slot| self.telemetry.level(|c| pick(c.upstream(*slot)))).sum::<i64>();
+                page.sample(family, &[("upstream", &row.name)], count);
             }
         }
         page.family("forebay_upstream_addresses", "gauge", "Addresses known for the upstream's name.");
-        for (slot, name) in &names {
-            page.sample("forebay_upstream_addresses", &[("upstream", name)], self.live.addresses_of(*slot).len());
+        for row in &rows {
+            let addresses: usize = row.now.iter().map(|slot| self.live.addresses_of(*slot).len()).sum();
+            page.sample("forebay_upstream_addresses", &[("upstream", &row.name)], addresses);
         }
         page.family("forebay_upstream_models", "gauge", "Models that the upstream lists.");
-        for (slot, name) in &names {
-            let models = self.live.models_of(*slot).map_or(0, |list| list.models.len());
-            page.sample("forebay_upstream_models", &[("upstream", name)], models);
+        for row in &rows {
+            let models = row.now.iter().filter_map(|slot| self.live.models_of(*slot));
+            page.sample(
+                "forebay_upstream_models",
+                &[("upstream", &row.name)],
+                models.map(|l| l.models.len()).sum::<usize>(),
+            );
         }
+    }
+
+    /// The upstreams of the table, each with what was counted under its name wherever it was. What has no place of its
+    /// own among the counters is told together.
+    fn upstream_rows(&self) -> Vec<Row<'_>> {
+        let has_own = |slot: &UpstreamSlot| slot.index() + 1 < UPSTREAMS_MAX;
+        let mut rows: Vec<Row<'_>> = Vec::new();
+        let mut others = Vec::new();
+        for (slot, upstream) in self.table.upstream_slots() {
+            let past = self.table.upstream_slots_named(&upstream.name);
+            if past.iter().any(|slot| !has_own(slot)) {
+                others.push(slot);
+            }
+            let counted: Vec<UpstreamSlot> = past.into_iter().filter(has_own).collect();
+            if !counted.is_empty() {
+                rows.push(Row { name: &upstream.name, counted, now: vec![slot] });
+            }
+        }
+        if !others.is_empty() {
+            others.retain(|slot| !has_own(slot));
+            rows.push(Row { name: "other", counted: vec![UpstreamSlot(UPSTREAMS_MAX as u32 - 1)], now: others });
+        }
+        rows
     }
 
     fn times(&self, page: &mut Page) {
@@ -221,6 +276,15 @@ impl Scene<'_> {
     fn sum(&self, pick: fn(&Counters) -> &Counter) -> u64 {
         self.telemetry.sum(|counters| pick(counters).get())
     }
+}
+
+/// One value of the label `upstream`.
+struct Row<'a> {
+    name: &'a str,
+    /// The slots whose counters are its.
+    counted: Vec<UpstreamSlot>,
+    /// The slots that it has now.
+    now: Vec<UpstreamSlot>,
 }
 
 type Column = (&'static str, &'static str, &'static str, fn(&UpstreamCounters) -> i64);
@@ -288,8 +352,17 @@ mod tests {
         telemetry.cores[0].finish(record.clone());
         telemetry.cores[1].finish(record);
         let table = table(vec![upstream("say \"hi\"\\\n", "127.0.0.1", 80)]);
-        let live = resolve::literals(&table.upstreams, Wall(0));
-        Scene { telemetry: &telemetry, table: &table, live: &live, ready: true, resident_bytes: Some(4096) }.render()
+        let live = resolve::literals(&table, Wall(0));
+        Scene {
+            telemetry: &telemetry,
+            table: &table,
+            live: &live,
+            now: Wall(0),
+            ready: true,
+            config_ok: true,
+            resident_bytes: Some(4096),
+        }
+        .render()
     }
 
     #[test]

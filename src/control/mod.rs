@@ -1,17 +1,21 @@
-//! The thread that may block, so that no core ever does: names, model lists, the access log, the operator's listeners.
+//! The thread that may block, so that no core ever does: names, model lists, certificates, the access log, the
+//! operator's listeners.
 //! Downwards it publishes `Live`; upwards it reads each core's telemetry. Workers never wait for it, and serve on when
 //! it is slow.
 
 pub mod admin;
+pub mod certificates;
 pub mod health;
 pub mod line;
 pub mod metrics;
 pub mod models;
 pub mod probe;
+pub mod reload;
 pub mod resolve;
 pub mod signals;
 pub mod sink;
 pub mod view;
+pub mod way;
 
 pub use line::Format;
 pub use signals::{Signals, Stop};
@@ -19,6 +23,8 @@ pub use sink::Outputs;
 
 use crate::{
     base::Span,
+    config::{Source, Trace},
+    net::TlsBySlot,
     rt::ring::{mono, wall},
     table::{Table, live::Live},
     telemetry::{RECORDS_MAX, Telemetry},
@@ -26,6 +32,7 @@ use crate::{
 use admin::Scope;
 use arc_swap::ArcSwap;
 use health::{Pulse, Readiness};
+use reload::Reloads;
 use sink::{PIECE_BYTES, Sink, SinkEnd};
 use std::{
     future::Future,
@@ -37,7 +44,11 @@ use std::{
     },
     thread::{self, JoinHandle},
 };
-use tokio::{runtime::Builder, runtime::Runtime, sync::oneshot};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 /// How often the cores' records are fetched.
 const LOG_TICK: Span = Span::from_ms(20);
@@ -52,10 +63,14 @@ const BLOCKING_THREADS_MAX: usize = 16;
 
 /// What the control thread works with.
 pub struct Options {
-    /// The configuration in force.
+    /// The configuration in force; the next ones are published here.
     pub table: Arc<ArcSwap<Table>>,
+    /// Where the table came from, and what it was read from; without it there are no further ones.
+    pub configuration: Option<(Source, Trace)>,
     /// Published here, and by nobody else.
     pub live: Arc<ArcSwap<Live>>,
+    /// TLS settings for the table's upstreams; those of further ones are published here.
+    pub tls: Arc<ArcSwap<TlsBySlot>>,
     /// Read, and written only where it says so.
     pub telemetry: Arc<Telemetry>,
     /// Set once the process is going down.
@@ -74,6 +89,8 @@ pub struct Options {
 pub struct Control {
     table: Arc<ArcSwap<Table>>,
     live: Arc<ArcSwap<Live>>,
+    tls: Arc<ArcSwap<TlsBySlot>>,
+    reloads: Reloads,
     telemetry: Arc<Telemetry>,
     draining: Arc<AtomicBool>,
     format: Format,
@@ -113,16 +130,26 @@ pub fn start(options: Options) -> io::Result<ControlHandle> {
     let listeners = [(adopt(options.admin)?, Scope::Admin), (adopt(options.health)?, Scope::Health)];
     let (sink, end) = Sink::open(options.outputs)?;
     let pulses = options.telemetry.cores.iter().map(|_| Pulse::new(mono())).collect();
+    let reloads = Reloads::new(options.configuration, &options.table.load());
+    if reloads.can_reload() {
+        // From here on a hang-up does not end the process; the task that minds it comes later.
+        let _entered = runtime.enter();
+        drop(signal(SignalKind::hangup())?);
+    }
     let control = Arc::new(Control {
         table: options.table,
         live: options.live,
+        tls: options.tls,
+        reloads,
         telemetry: options.telemetry,
         draining: options.draining,
         format: options.format,
         sink,
         pulses,
     });
-    control.live.store(Arc::new(resolve::literals(&control.table.load().upstreams, wall())));
+    let mut live = resolve::literals(&control.table.load(), wall());
+    live.fronts.clone_from(&control.live.load().fronts);
+    control.live.store(Arc::new(live));
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("forebay-control".into())
@@ -142,9 +169,12 @@ fn live_through(
 ) {
     runtime.block_on(async {
         tokio::spawn(keep("resolve", RESTART, Arc::clone(&control), resolve::run));
+        tokio::spawn(keep("certificates", RESTART, Arc::clone(&control), certificates::run));
         tokio::spawn(keep("models", RESTART, Arc::clone(&control), models::run));
         tokio::spawn(keep("pulses", RESTART, Arc::clone(&control), take_pulses));
         tokio::spawn(keep("log", RESTART, Arc::clone(&control), write_log));
+        tokio::spawn(keep("watch", RESTART, Arc::clone(&control), reload::watch::run));
+        tokio::spawn(keep("hangups", RESTART, Arc::clone(&control), reload::hangups));
         for (listener, scope) in listeners {
             let Some(listener) = listener.map(Arc::new) else { continue };
             let serve = move |control| admin::run(control, Arc::clone(&listener), scope);
@@ -194,7 +224,7 @@ impl Control {
     /// writes, and nothing waits in here, so that no change is lost.
     fn change_live(&self, upstreams: usize, change: impl FnOnce(&mut Live) -> Option<()>) {
         let mut live = Live::clone(&self.live.load());
-        live.resize(upstreams);
+        live.grow(upstreams);
         if change(&mut live).is_some() {
             self.live.store(Arc::new(live));
         }
@@ -212,7 +242,11 @@ impl Control {
     fn readiness(&self) -> Readiness {
         let stuck = health::not_alive(&self.telemetry, &self.pulses, mono());
         let draining = self.draining.load(Ordering::Acquire);
-        health::readiness(&self.telemetry, &self.table.load(), &self.live.load(), draining, stuck)
+        let (table, live) = (self.table.load(), self.live.load());
+        let mut readiness = health::readiness(&self.telemetry, &table, &live, draining, stuck);
+        readiness.warnings.extend(certificates::warnings(&table, &live, wall()));
+        readiness.warnings.extend(reload::pages::warning(&self.reloads.status(), table.generation));
+        readiness
     }
 
     /// Fetches every core's records and hands their lines over; what the output does not take is counted as lost.

@@ -44,10 +44,11 @@ pub async fn run(control: Arc<Control>) {
 async fn round(control: &Arc<Control>) -> (u64, bool) {
     let (table, live) = (control.table.load_full(), control.live.load_full());
     let mut asked = JoinSet::new();
-    for slot in (0..table.upstreams.len()).filter(|slot| !is_fresh(&live, *slot, wall())) {
+    let slots = table.upstream_slots().map(|(slot, _)| slot);
+    for slot in slots.filter(|slot| !is_fresh(&live, slot.index(), wall())) {
         let table = Arc::clone(&table);
         asked.spawn(async move {
-            let fetched = match table.upstreams.get(slot) {
+            let fetched = match table.upstream(slot) {
                 Some(upstream) => fetch(upstream, wall()).await,
                 None => Err("no such upstream".into()),
             };
@@ -61,8 +62,12 @@ async fn round(control: &Arc<Control>) -> (u64, bool) {
             continue;
         };
         all_fetched &= fetched.is_ok();
-        control.change_live(table.upstreams.len(), |live| {
-            let (models, error) = (live.models.get_mut(slot)?, live.model_errors.get_mut(slot)?);
+        if control.table.load().upstream(slot).is_none() {
+            continue; // a reload has removed it while it was asked
+        }
+        control.change_live(table.upstream_slots_len(), |live| {
+            let at = slot.index();
+            let (models, error) = (live.models.get_mut(at)?, live.model_errors.get_mut(at)?);
             match fetched {
                 Ok(list) => (*models, *error) = (Some(Arc::new(list)), None),
                 Err(text) if error.as_deref() == Some(&*text) => return None,

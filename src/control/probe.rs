@@ -2,10 +2,9 @@
 //! threads that may wait. No redirect is followed: a credential goes nowhere else. What the answers mean is for those
 //! who ask.
 
-use super::resolve::look_up;
+use super::{resolve, way};
 use crate::{
     base::{Span, Wall},
-    net::tls,
     rt::ring::{mono, wall},
     table::{Credential, Patience, Upstream},
 };
@@ -13,15 +12,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     HeaderMap, Method, Request, Uri,
     body::Bytes,
+    client::conn::http1,
     header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use rustls::{ClientConfig, ClientConnection, ProtocolVersion, pki_types::ServerName};
-use std::{
-    error::Error,
-    net::{IpAddr, SocketAddr},
-};
+use hyper_util::rt::TokioIo;
+use rustls::ProtocolVersion;
+use std::{error::Error, net::SocketAddr};
+use tokio::task::JoinSet;
 
 /// The body of an answer; a longer one is an error.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -60,10 +57,13 @@ pub async fn ask(
     within: Span,
 ) -> Result<Reply, String> {
     let answered = async {
-        let tls = tls_config(upstream)?;
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        let answer = client.request(request(upstream, credential, question)?).await.map_err(|e| cause(&e))?;
+        let question = request(upstream, credential, question)?;
+        let stream = TokioIo::new(way::open(upstream).await?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(|e| cause(&e))?;
+        // It ends with the sender, or with the task that waits for the answer.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connection);
+        let answer = sender.send_request(question).await.map_err(|e| cause(&e))?;
         let (at, (head, body)) = (wall(), answer.into_parts());
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|e| cause(&*e))?;
         Ok(Reply { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes(), at })
@@ -83,9 +83,7 @@ fn request(
         Question::Get(path) => (Method::GET, path, None),
         Question::Post(path, body) => (Method::POST, path, Some(body)),
     };
-    let scheme = if upstream.tls { "https" } else { "http" };
-    let host = if upstream.host.contains(':') { format!("[{}]", upstream.host) } else { upstream.host.to_string() };
-    let uri = format!("{scheme}://{host}:{}{}{path}", upstream.port, upstream.base_path);
+    let uri = format!("{}{path}", upstream.base_path);
     let uri: Uri = uri.parse().map_err(|_| "its base URL is not one that can be asked".to_owned())?;
     let mut request = Request::builder()
         .method(method)
@@ -116,13 +114,6 @@ fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, value))
 }
 
-/// The settings of the data path; hyper names the protocol by itself.
-fn tls_config(upstream: &Upstream) -> Result<ClientConfig, String> {
-    let mut config = ClientConfig::clone(&*tls::client_config(&upstream.extra_ca).map_err(|e| cause(&e))?);
-    config.alpn_protocols.clear();
-    Ok(config)
-}
-
 /// The way to an upstream, walked once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
@@ -147,19 +138,26 @@ pub enum Barrier {
     Tls(String),
 }
 
-/// Walks the way to an upstream: name, TCP, TLS. Sends no request.
+/// Walks the way to an upstream: name, TCP (past the proxy, if one is on the way), TLS. Sends no request.
 ///
 /// # Errors
 /// The first barrier.
 pub async fn reach(upstream: &Upstream, patience: &Patience) -> Result<Way, Barrier> {
-    let addresses = match upstream.host.parse::<IpAddr>() {
-        Ok(ip) => vec![SocketAddr::new(ip, upstream.port)],
-        Err(_) => look_up(&upstream.host, upstream.port).await.map_err(|error| Barrier::Name(error.to_string()))?,
-    };
-    let (address, stream, tcp) = connect(&addresses, patience.connect).await.map_err(Barrier::Connect)?;
+    let found = resolve::addresses(upstream).await;
+    let addresses = found.map_err(|error| Barrier::Name(error.text.to_string()))?;
+    let started = mono();
+    let connecting = async { way::through(upstream, way::connect(&addresses).await?).await };
+    let stream = bounded(patience.connect, connecting).await.map_err(Barrier::Connect)?;
+    let address = stream.peer_addr().map_err(|e| Barrier::Connect(cause(&e)))?;
+    let tcp = mono().since(started);
     let tls = if upstream.tls {
         let started = mono();
-        let version = handshake(stream, upstream, patience.tls).await.map_err(Barrier::Tls)?;
+        let stream = bounded(patience.tls, way::secured(upstream, stream)).await.map_err(Barrier::Tls)?;
+        let version = match stream.get_ref().1.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+            Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+            _ => "TLS",
+        };
         Some((mono().since(started), version))
     } else {
         None
@@ -167,45 +165,11 @@ pub async fn reach(upstream: &Upstream, patience: &Patience) -> Result<Way, Barr
     Ok(Way { addresses, address, tcp, tls })
 }
 
-/// The first address that takes a connection, each given `within`.
-async fn connect(addresses: &[SocketAddr], within: Span) -> Result<(SocketAddr, tokio::net::TcpStream, Span), String> {
-    let mut errors = Vec::new();
-    for address in addresses {
-        let started = mono();
-        match tokio::time::timeout(within.to_std(), tokio::net::TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok((*address, stream, mono().since(started))),
-            Ok(Err(error)) => errors.push(format!("{address}: {error}")),
-            Err(_) => errors.push(format!("{address}: no answer within {} ms", within.as_ms())),
-        }
-    }
-    Err(errors.join("; "))
-}
-
-/// Shakes hands on a thread that may block; rustls moves the bytes itself.
-async fn handshake(stream: tokio::net::TcpStream, upstream: &Upstream, within: Span) -> Result<&'static str, String> {
-    let config = tls::client_config(&upstream.extra_ca).map_err(|e| cause(&e))?;
-    let name = ServerName::try_from(upstream.host.to_string()).map_err(|e| cause(&e))?;
-    let mut session = ClientConnection::new(config, name).map_err(|e| cause(&e))?;
-    let mut stream = stream.into_std().map_err(|e| cause(&e))?;
-    let blocking = move || {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(within.to_std()))?;
-        stream.set_write_timeout(Some(within.to_std()))?;
-        while session.is_handshaking() {
-            session.complete_io(&mut stream)?;
-        }
-        Ok(session.protocol_version())
-    };
-    let shaken = tokio::time::timeout(within.to_std(), tokio::task::spawn_blocking(blocking)).await;
-    let shaken: std::io::Result<_> = match shaken {
-        Ok(Ok(shaken)) => shaken,
-        Ok(Err(_)) => return Err("internal error".into()),
-        Err(_) => return Err(format!("not done within {} ms", within.as_ms())),
-    };
-    match shaken.map_err(|e| cause(&e))? {
-        Some(ProtocolVersion::TLSv1_3) => Ok("TLS 1.3"),
-        Some(ProtocolVersion::TLSv1_2) => Ok("TLS 1.2"),
-        _ => Ok("TLS"),
+/// `work`, given up after `within`.
+async fn bounded<T>(within: Span, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    match tokio::time::timeout(within.to_std(), work).await {
+        Ok(done) => done,
+        Err(_) => Err(format!("not done within {} ms", within.as_ms())),
     }
 }
 
@@ -223,7 +187,10 @@ pub fn cause(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Provider, SecretLine};
+    use crate::{
+        net::Guard,
+        table::{Provider, SecretLine},
+    };
     use std::{
         io::{Read, Write},
         net::TcpListener,
@@ -240,6 +207,8 @@ mod tests {
             host_header: "api.example".into(),
             credentials: vec![Credential { name: "org".into(), header: SecretLine::x_api_key("secret") }],
             extra_ca: Vec::new(),
+            via: None,
+            guard: Guard::Inside,
         }
     }
 

@@ -4,7 +4,10 @@ use super::sink::tests::Kept;
 use super::*;
 use crate::{
     base::{Span, UpstreamSlot, Wall},
-    table::{Bounds, Credential, Digests, LogFormat, Org, Patience, Provider, RuntimeSettings, SecretLine, Upstream},
+    net::Guard,
+    table::{
+        Bounds, Credential, Digests, LogFormat, Org, Patience, Provider, RuntimeSettings, SecretLine, Slots, Upstream,
+    },
     telemetry::{Record, RequestId},
 };
 use std::{
@@ -25,6 +28,8 @@ pub fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         host_header: format!("{host}:{port}"),
         credentials: Vec::new(),
         extra_ca: Vec::new(),
+        via: None,
+        guard: Guard::Inside,
     }
 }
 
@@ -45,6 +50,7 @@ pub fn table(upstreams: Vec<Upstream>) -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     }
 }
 
@@ -69,6 +75,8 @@ fn run(upstreams: Vec<Upstream>) -> Running {
     let (log, notices) = (Kept::default(), Kept::default());
     let handle = start(Options {
         table: Arc::new(ArcSwap::from_pointee(table(upstreams))),
+        configuration: None,
+        tls: Arc::default(),
         live: Arc::clone(&live),
         telemetry: Arc::clone(&telemetry),
         draining: Arc::clone(&draining),
@@ -154,6 +162,19 @@ fn the_table_is_the_admin_listeners_alone() {
     assert!(!shown.contains("canary"));
     let missing = get(running.health, "/table");
     assert!(missing.starts_with("HTTP/1.1 404") && missing.contains("/healthz"), "{missing}");
+    running.handle.shutdown();
+}
+
+#[test]
+fn without_a_configuration_there_is_nothing_to_reload() {
+    let running = run(vec![upstream("near", "127.0.0.1", 9)]);
+    let history = get(running.admin, "/table/history");
+    assert!(history.contains(r#""origin":"start""#) && history.contains(r#""generation":1"#), "{history}");
+    let mut stream = TcpStream::connect(running.admin).unwrap();
+    write!(stream, "POST /reload HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("without a configuration file"), "{answer}");
     running.handle.shutdown();
 }
 
@@ -248,6 +269,8 @@ async fn a_task_that_panics_begins_anew() {
     let control = Arc::new(Control {
         table: Arc::new(ArcSwap::from_pointee(table(Vec::new()))),
         live: Arc::default(),
+        tls: Arc::default(),
+        reloads: Reloads::new(None, &table(Vec::new())),
         telemetry: Arc::new(Telemetry::new(0, Wall(0), "")),
         draining: Arc::default(),
         format: Format::Off,

@@ -4,20 +4,23 @@
 use crate::{
     base::UpstreamSlot,
     control::line::rfc3339,
-    table::{Access, Caller, Hosts, Listener, Model, Table, Upstream, live::Live},
+    net::Guard,
+    table::{
+        Access, Caller, Hosts, Listener, Model, Table, Upstream,
+        live::{Front, Live},
+    },
 };
 use serde_json::{Value, json};
 
 /// The table and what is known about its upstreams.
 pub fn view(table: &Table, live: &Live) -> Value {
-    let slots = (0..table.upstreams.len()).map(|at| UpstreamSlot(at as u32));
     json!({
         "generation": table.generation,
         "org": { "contact": table.org.contact.as_deref(), "timezone": &*table.org.timezone },
-        "listeners": table.listeners.iter().map(listener).collect::<Vec<_>>(),
+        "listeners": table.listeners.iter().enumerate().map(|(n, l)| listener(l, live.front(n))).collect::<Vec<_>>(),
         "admin": table.admin.map(|a| a.to_string()),
         "health": table.health.map(|a| a.to_string()),
-        "upstreams": table.upstreams.iter().zip(slots).map(|(u, slot)| upstream(u, slot, live)).collect::<Vec<_>>(),
+        "upstreams": table.upstream_slots().map(|(slot, u)| upstream(u, slot, live)).collect::<Vec<_>>(),
         "models": table.models.iter().map(|m| model(table, m)).collect::<Vec<_>>(),
         "teams": table.teams.iter().map(|t| json!({
             "name": &*t.name,
@@ -35,15 +38,34 @@ pub fn view(table: &Table, live: &Live) -> Value {
     })
 }
 
-fn listener(listener: &Listener) -> Value {
+fn listener(listener: &Listener, front: Option<&Front>) -> Value {
     json!({
         "address": listener.address.to_string(),
-        "plaintext": listener.plaintext,
+        "plaintext": listener.tls.is_none(),
+        "tls": listener.tls.as_ref().map(|tls| json!({
+            "cert": tls.cert.display().to_string(),
+            "key": tls.key.display().to_string(),
+            "shown": front.map(shown),
+            "fault": front.and_then(|front| front.fault.as_deref()),
+        })),
         "refuse_cross_site": listener.refuse_cross_site,
         "hosts": match &listener.hosts {
             Hosts::Any => Value::from("any"),
             Hosts::Only(names) => names.iter().map(|n| Value::from(&**n)).collect(),
         },
+    })
+}
+
+/// The certificate that clients see now.
+fn shown(front: &Front) -> Value {
+    let certificate = &front.identity.certificate;
+    json!({
+        "subject": &*certificate.subject,
+        "issuer": &*certificate.issuer,
+        "names": certificate.names.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "begins": rfc3339(certificate.begins),
+        "ends": rfc3339(certificate.ends),
+        "sha256": certificate.fingerprint_hex(),
     })
 }
 
@@ -59,6 +81,8 @@ fn upstream(upstream: &Upstream, slot: UpstreamSlot, live: &Live) -> Value {
         "base_path": upstream.base_path,
         "credentials": upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>(),
         "extra_ca": upstream.extra_ca.len(),
+        "proxy": upstream.via.as_ref().map(|via| via.name()),
+        "private_addresses": upstream.guard == Guard::Inside,
         "addresses": live.addresses_of(slot).iter().map(ToString::to_string).collect::<Vec<_>>(),
         "resolved_at": addresses.and_then(|a| a.resolved_at).map(rfc3339),
         "address_error": live.address_error(slot),
@@ -81,7 +105,7 @@ fn model(table: &Table, model: &Model) -> Value {
 }
 
 fn key(table: &Table, caller: &Caller) -> Value {
-    let team = caller.team.and_then(|slot| table.teams.get(slot.index()));
+    let team = caller.team.and_then(|slot| table.team(slot));
     json!({
         "name": &*caller.name,
         "owner": caller.owner.as_deref(),
@@ -143,7 +167,7 @@ mod tests {
             .push(Credential { name: "org-a".into(), header: SecretLine::x_api_key("sk-ant-canary") });
         let mut table = table(vec![with_secret]);
         table.digests.add([0xab; 32], CallerSlot(0));
-        let live = resolve::literals(&table.upstreams, Wall(0));
+        let live = resolve::literals(&table, Wall(0));
         let view = view(&table, &live);
         let text = view.to_string();
         assert_eq!(view["upstreams"][0]["credentials"][0], "org-a");

@@ -1,10 +1,25 @@
-//! TLS over an inbox and an outbox: rustls for the protocol, this file only moves bytes. Both directions share one
-//! session; neither holds it over a wait. What the reading side has to send (a key update's answer) leaves with the
-//! next write, as RFC 8446 section 4.6.3 allows.
+//! TLS over an inbox and an outbox, for either side: rustls for the protocol, this file only moves bytes. Both
+//! directions share one session; neither holds it over a wait. What the reading side has to send (a key update's
+//! answer) leaves with the next write, as RFC 8446 section 4.6.3 allows.
+//!
+//! An idle session holds no buffer of ours: segments come from the core's free list for one write and go back.
 
-use super::conn::{Conn, Inbound, Outbound};
-use crate::rt::{Inbox, Outbox, Read, Segment, Socket};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
+use super::{
+    conn::{Conn, Inbound, Outbound},
+    identity::Identity,
+};
+use crate::{
+    rt::{Inbox, Outbox, Read, Segment, Socket},
+    telemetry::Handshake,
+};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::ServerName,
+    server::NoServerSessionStorage,
+    sign::SingleCertAndKey,
+};
 use std::{
     cell::RefCell,
     io::{self, Read as _, Write},
@@ -13,10 +28,25 @@ use std::{
     task::{Context, Poll},
 };
 
-/// One TLS record with its overhead (RFC 8446 section 5.2), rounded up.
-const RECORD_BYTES: usize = 18 * 1024;
+/// The protocols that are offered and accepted (RFC 7301). **The seam for HTTP/2**: with `h2` in here, `accept` and
+/// `connect` say which protocol was agreed on, and `worker::greet` and `net::dial` hand the connection to it.
+const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What one record adds to its plaintext (RFC 8446 section 5.2; TLS 1.2 is the larger), rounded up.
+const RECORD_EXTRA_BYTES: usize = 32;
+/// Plaintext that is encrypted at once: with two records' overhead it fills a pooled segment of 32 KiB.
+const WRITE_BYTES_MAX: usize = 32 * 1024 - 4 * RECORD_EXTRA_BYTES;
+/// Room for a flight of the handshake; a longer one leaves in several writes.
+const FLIGHT_BYTES: usize = 4 * 1024;
 /// Decrypted bytes that may wait in a session; rustls refuses more ciphertext above this.
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn protocols() -> Vec<Vec<u8>> {
+    PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect()
+}
 
 /// Client settings for one upstream: the Mozilla roots and `extra_ca` (DER certificates).
 ///
@@ -27,12 +57,28 @@ pub fn client_config(extra_ca: &[Vec<u8>]) -> Result<Arc<ClientConfig>, rustls::
     for der in extra_ca {
         roots.add(der.clone().into())?;
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols();
+    Ok(Arc::new(config))
+}
+
+/// Server settings that show `identity`: TLS 1.3 and 1.2, no early data. Sessions resume by tickets alone, so on every
+/// core and without memory here; the tickets' keys live as long as these settings, so that a new certificate is shown
+/// to everyone.
+///
+/// # Errors
+/// When the system gives no random numbers.
+pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified))));
+    config.alpn_protocols = protocols();
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
@@ -46,25 +92,92 @@ pub async fn connect<O: Outbox>(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> io::Result<Conn<O>> {
-    let session =
-        ClientConnection::new(config, name).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let session = Rc::new(RefCell::new(session));
-    let mut inbound = TlsInbound { raw: socket.inbox, session: Rc::clone(&session), cipher: None, closed: false };
-    let mut outbound = TlsOutbound { raw: socket.outbox, session, cipher: None };
+    let session = ClientConnection::new(config, name).map_err(refused)?;
+    shake(socket, shared(session.into()), None).await.map_err(explained)
+}
+
+/// Shakes hands as a server over `socket`, and says how that went. `Full` and `Resumed` come with the session,
+/// `PlainHttp` with the connection as it is, its first bytes taken; nothing else comes with a connection. Not
+/// cancel-safe, and without a bound in time of its own.
+pub async fn accept<O: Outbox>(mut socket: Socket<O>, config: Arc<ServerConfig>) -> (Handshake, Option<Conn<O>>) {
+    let Read::Data(first) = socket.inbox.next().await else { return (Handshake::Closed, None) };
+    // A method's first letter; a TLS record begins with its type, 20 to 23.
+    if first.live().first().is_some_and(u8::is_ascii_uppercase) {
+        return (Handshake::PlainHttp, Some(Conn::plain(socket)));
+    }
+    let session = match ServerConnection::new(config) {
+        Ok(session) => shared(session.into()),
+        Err(_) => return (Handshake::Refused, None),
+    };
+    match shake(socket, session, Some(first)).await {
+        Ok(conn) => (if conn.is_resumed() { Handshake::Resumed } else { Handshake::Full }, Some(conn)),
+        Err(error) => (outcome(&error), None),
+    }
+}
+
+/// What a failed handshake with a client is counted as.
+fn outcome(error: &io::Error) -> Handshake {
+    use AlertDescription as Alert;
+    if error.kind() != io::ErrorKind::InvalidData {
+        return Handshake::Closed;
+    }
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA,
+        )) => Handshake::Distrusted,
+        _ => Handshake::Refused,
+    }
+}
+
+fn refused(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The same error, in words for the operator where the protocol's own leave a question.
+fn explained(error: io::Error) -> io::Error {
+    use rustls::CertificateError as Fault;
+    let text = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(Fault::UnknownIssuer)) => {
+            "its certificate is of a CA that is not known here; `ca_file` adds one"
+        }
+        Some(rustls::Error::InvalidCertificate(Fault::Expired | Fault::ExpiredContext { .. })) => {
+            "its certificate has ended"
+        }
+        Some(rustls::Error::InvalidCertificate(Fault::NotValidYet | Fault::NotValidYetContext { .. })) => {
+            "its certificate is not good yet, or this machine's clock is behind"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
+/// The session for both directions. Outside of the futures, which it would make large.
+fn shared(mut session: Connection) -> Session {
+    session.set_buffer_limit(Some(WRITE_BYTES_MAX));
+    Rc::new(RefCell::new(session))
+}
+
+/// Runs the handshake of `session`, for which `first` has come already.
+async fn shake<O: Outbox>(socket: Socket<O>, session: Session, first: Option<Segment>) -> io::Result<Conn<O>> {
+    let mut inbound =
+        TlsInbound { raw: socket.inbox, session: Rc::clone(&session), cipher: first, closed: false, broken: None };
+    let mut outbound = TlsOutbound { raw: socket.outbox, session };
     loop {
-        outbound.flush().await?;
+        let decrypted = inbound.decrypt();
+        // In a failure this is the alert, which tells the peer why.
+        let flushed = outbound.flush(FLIGHT_BYTES).await;
+        decrypted?;
+        flushed?;
         if !outbound.session.borrow().is_handshaking() {
             break;
         }
         match inbound.raw.next().await {
-            Read::Data(cipher) => {
-                inbound.cipher = Some(cipher);
-                if let Err(error) = inbound.decrypt() {
-                    // The alert tells the peer why.
-                    let _ = outbound.flush().await;
-                    return Err(error);
-                }
-            }
+            Read::Data(cipher) => inbound.cipher = Some(cipher),
             Read::End => return Err(io::ErrorKind::UnexpectedEof.into()),
             Read::Failed(kind) => return Err(kind.into()),
         }
@@ -72,7 +185,7 @@ pub async fn connect<O: Outbox>(
     Ok(Conn { inbound: Inbound::Tls(inbound), outbound: Outbound::Tls(outbound), peer: socket.peer })
 }
 
-type Session = Rc<RefCell<ClientConnection>>;
+type Session = Rc<RefCell<Connection>>;
 
 /// The reading side.
 pub struct TlsInbound {
@@ -80,7 +193,10 @@ pub struct TlsInbound {
     session: Session,
     /// Ciphertext that the session has not taken yet: it stops when it holds enough plaintext.
     cipher: Option<Segment>,
+    /// `close_notify` has come.
     closed: bool,
+    /// The peer has broken the protocol.
+    broken: Option<io::ErrorKind>,
 }
 
 impl TlsInbound {
@@ -90,24 +206,38 @@ impl TlsInbound {
             if let Some(read) = self.plaintext() {
                 return Poll::Ready(read);
             }
+            if let Some(kind) = self.broken {
+                return Poll::Ready(Read::Failed(kind));
+            }
             if self.cipher.is_none() {
                 match self.raw.poll_next(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Read::Data(cipher)) => self.cipher = Some(cipher),
-                    Poll::Ready(Read::End) if self.closed => return Poll::Ready(Read::End),
                     Poll::Ready(Read::End) => return Poll::Ready(Read::Failed(io::ErrorKind::UnexpectedEof)),
                     Poll::Ready(failed) => return Poll::Ready(failed),
                 }
             }
-            if let Err(error) = self.decrypt() {
-                return Poll::Ready(Read::Failed(error.kind()));
-            }
+            let _ = self.decrypt(); // a failure is in `broken`
         }
     }
 
-    /// Ready once the TCP connection has ended.
+    /// Ready once the peer has said `close_notify` or the TCP connection has ended. What comes is decrypted as far as
+    /// the session takes it: the end may stand behind it.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.closed { Poll::Ready(()) } else { self.raw.poll_gone(cx) }
+        loop {
+            if self.closed || self.broken.is_some() {
+                return Poll::Ready(());
+            }
+            let _ = self.decrypt();
+            if self.cipher.is_some() {
+                return self.raw.poll_gone(cx);
+            }
+            match self.raw.poll_next(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Read::Data(cipher)) => self.cipher = Some(cipher),
+                Poll::Ready(Read::End | Read::Failed(_)) => return Poll::Ready(()),
+            }
+        }
     }
 
     /// See `Inbound::expect`.
@@ -119,22 +249,27 @@ impl TlsInbound {
     fn decrypt(&mut self) -> io::Result<()> {
         let Some(mut cipher) = self.cipher.take() else { return Ok(()) };
         let mut session = self.session.borrow_mut();
-        while !cipher.is_empty() {
-            let taken = session.read_tls(&mut cipher.live())?;
-            cipher.consume(taken);
-            let state =
-                session.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        loop {
+            let state = session.process_new_packets().map_err(|error| {
+                self.broken = Some(io::ErrorKind::InvalidData);
+                refused(error)
+            })?;
             self.closed |= state.peer_has_closed();
+            if cipher.is_empty() || self.closed {
+                return Ok(());
+            }
             if state.plaintext_bytes_to_read() >= PLAINTEXT_BYTES_MAX {
                 break;
             }
-            if taken == 0 {
-                return Err(io::ErrorKind::InvalidData.into());
+            match session.read_tls(&mut cipher.live()) {
+                Ok(taken) if taken > 0 => cipher.consume(taken),
+                _ => {
+                    self.broken = Some(io::ErrorKind::InvalidData);
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
             }
         }
-        if !cipher.is_empty() && !self.closed {
-            self.cipher = Some(cipher);
-        }
+        self.cipher = Some(cipher);
         Ok(())
     }
 
@@ -151,24 +286,33 @@ impl TlsInbound {
     }
 }
 
+impl<O: Outbox> Conn<O> {
+    /// Whether this is a TLS session that resumes an earlier one.
+    pub fn is_resumed(&self) -> bool {
+        match &self.inbound {
+            Inbound::Plain(_) => false,
+            Inbound::Tls(tls) => tls.session.borrow().handshake_kind() == Some(HandshakeKind::Resumed),
+        }
+    }
+}
+
 /// The writing side.
 pub struct TlsOutbound<O> {
     raw: O,
     session: Session,
-    /// The segment that the last ciphertext left in, for the next.
-    cipher: Option<Segment>,
 }
 
 impl<O: Outbox> TlsOutbound<O> {
     /// Encrypts and writes all live bytes; hands the segment back as it was.
     pub async fn write(&mut self, segment: Segment) -> (io::Result<()>, Segment) {
         let mut written = 0;
-        while written < segment.len() {
-            let taken = self.session.borrow_mut().writer().write(&segment.live()[written..]);
+        while let Some(rest) = segment.live().get(written..).filter(|rest| !rest.is_empty()) {
+            let taken = self.session.borrow_mut().writer().write(rest);
             let flushed = match taken {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => {
                     written += taken;
-                    self.flush().await
+                    self.flush(taken + 2 * RECORD_EXTRA_BYTES).await
                 }
                 Err(error) => Err(error),
             };
@@ -179,10 +323,10 @@ impl<O: Outbox> TlsOutbound<O> {
         (Ok(()), segment)
     }
 
-    /// Says `close_notify` and ends the writing side.
+    /// Says `close_notify` and ends the writing side. Waits as long as the peer does not read.
     pub async fn finish(&mut self) {
         self.session.borrow_mut().send_close_notify();
-        let _ = self.flush().await;
+        let _ = self.flush(2 * RECORD_EXTRA_BYTES).await;
         self.raw.finish();
     }
 
@@ -191,22 +335,16 @@ impl<O: Outbox> TlsOutbound<O> {
         self.raw.abort();
     }
 
-    /// Writes what the session wants to send.
-    async fn flush(&mut self) -> io::Result<()> {
-        loop {
-            let mut cipher = self.cipher.take().unwrap_or_else(|| Segment::with_room(RECORD_BYTES));
-            cipher.clear();
+    /// Writes what the session wants to send, about `bytes` at a time.
+    async fn flush(&mut self, bytes: usize) -> io::Result<()> {
+        while self.session.borrow().wants_write() {
+            let mut cipher = Segment::with_room(bytes);
             while self.session.borrow().wants_write() && cipher.room() > 0 {
                 self.session.borrow_mut().write_tls(&mut Filling(&mut cipher))?;
             }
-            if cipher.is_empty() {
-                self.cipher = Some(cipher);
-                return Ok(());
-            }
-            let (result, cipher) = self.raw.write(cipher).await;
-            self.cipher = Some(cipher);
-            result?;
+            self.raw.write(cipher).await.0?;
         }
+        Ok(())
     }
 }
 

@@ -7,11 +7,15 @@ use super::Segment;
 use crate::base::bounds::{READ_BYTES_MAX, READ_BYTES_MIN};
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     io,
     rc::Rc,
     task::{Context, Poll, Waker},
 };
+
+/// What may be held while a peer is only watched: less would blind the watch, more would let the peer fill memory.
+const HELD_BYTES_MAX: usize = READ_BYTES_MAX;
 
 /// What a read brought.
 #[derive(Debug)]
@@ -42,7 +46,11 @@ struct Slot {
 }
 
 /// The consumer's end.
-pub struct Inbox(Rc<Slot>);
+pub struct Inbox {
+    slot: Rc<Slot>,
+    /// What was read and not used yet; comes first. At most `HELD_BYTES_MAX` and what was given back.
+    held: VecDeque<Segment>,
+}
 
 /// The reader task's end.
 pub struct Feeder(Rc<Slot>);
@@ -51,7 +59,7 @@ pub struct Feeder(Rc<Slot>);
 pub fn inbox() -> (Inbox, Feeder) {
     let slot = Rc::new(Slot::default());
     slot.read_bytes.set(READ_BYTES_MIN);
-    (Inbox(Rc::clone(&slot)), Feeder(slot))
+    (Inbox { slot: Rc::clone(&slot), held: VecDeque::new() }, Feeder(slot))
 }
 
 impl Inbox {
@@ -62,46 +70,66 @@ impl Inbox {
 
     /// The next read, for a hand-written `select`.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
-        if let Some(segment) = self.0.data.borrow_mut().take() {
-            if let Some(reader) = self.0.reader.take() {
-                reader.wake();
-            }
+        if let Some(segment) = self.held.pop_front() {
             return Poll::Ready(Read::Data(segment));
         }
-        match self.0.ending.get() {
+        if let Some(segment) = self.take_slot() {
+            return Poll::Ready(Read::Data(segment));
+        }
+        match self.slot.ending.get() {
             Some(Ending::End) => Poll::Ready(Read::End),
             Some(Ending::Failed(kind)) => Poll::Ready(Read::Failed(kind)),
             None => {
-                self.0.consumer.set(Some(cx.waker().clone()));
+                self.slot.consumer.set(Some(cx.waker().clone()));
                 Poll::Pending
             }
         }
     }
 
-    /// Ready once the peer has finished or the connection is broken, whatever still waits in the slot.
+    /// Ready once the peer has finished or the connection is broken, whatever it sent before. To see that, reading must
+    /// go on: what comes in the meantime (the next request, a stray line end) is held, up to a bound.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.0.ending.get().is_some() {
+        if self.held.iter().map(Segment::len).sum::<usize>() < HELD_BYTES_MAX
+            && let Some(segment) = self.take_slot()
+        {
+            self.held.push_back(segment);
+        }
+        if self.slot.ending.get().is_some() {
             return Poll::Ready(());
         }
-        self.0.consumer.set(Some(cx.waker().clone()));
+        self.slot.consumer.set(Some(cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// Puts bytes back that `next` gave and that belong to whoever reads next.
+    pub fn give_back(&mut self, segment: Segment) {
+        self.held.push_front(segment);
+    }
+
+    /// What is in the slot; the reader may go on.
+    fn take_slot(&mut self) -> Option<Segment> {
+        let segment = self.slot.data.borrow_mut().take()?;
+        if let Some(reader) = self.slot.reader.take() {
+            reader.wake();
+        }
+        Some(segment)
     }
 
     /// Whether bytes, an end or a failure can be had without waiting.
     pub fn is_ready(&self) -> bool {
-        self.0.data.borrow().is_some() || self.0.ending.get().is_some()
+        !self.held.is_empty() || self.slot.data.borrow().is_some() || self.slot.ending.get().is_some()
     }
 
     /// Says that about `bytes` more are coming, so that the next reads are as large; a hint, clamped to the bounds.
     pub fn expect(&mut self, bytes: usize) {
-        self.0.read_bytes.set(bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX));
+        self.slot.read_bytes.set(bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX));
     }
 }
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.0.abandoned.set(true);
-        if let Some(reader) = self.0.reader.take() {
+        self.slot.abandoned.set(true);
+        if let Some(reader) = self.slot.reader.take() {
             reader.wake();
         }
     }
@@ -181,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_back_comes_first() {
+        let (mut inbox, feeder) = inbox();
+        inbox.give_back(Segment::copy_of(b"abc"));
+        feeder.deliver(Read::Data(Segment::copy_of(b"def")));
+        assert!(inbox.is_ready());
+        for expected in [b"abc", b"def"] {
+            let Poll::Ready(Read::Data(segment)) = inbox.poll_next(&mut cx()) else { panic!("data") };
+            assert_eq!(segment.live(), expected);
+        }
+        assert!(inbox.poll_next(&mut cx()).is_pending());
+    }
+
+    #[test]
     fn gone_is_seen_behind_waiting_bytes_and_the_bytes_come_first() {
         let (mut inbox, feeder) = inbox();
         feeder.deliver(Read::Data(Segment::copy_of(b"abc")));
@@ -189,6 +230,29 @@ mod tests {
         assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::Data(_))));
         assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::End)));
         assert!(matches!(inbox.poll_next(&mut cx()), Poll::Ready(Read::End)));
+    }
+
+    #[test]
+    fn a_watch_sees_the_end_behind_bytes_that_nobody_takes() {
+        let (mut inbox, feeder) = inbox();
+        assert!(inbox.poll_gone(&mut cx()).is_pending());
+        for _ in 0..HELD_BYTES_MAX {
+            if inbox.slot.data.borrow().is_some() {
+                break;
+            }
+            feeder.deliver(Read::Data(Segment::copy_of(&[b'x'; 1000])));
+            assert!(inbox.poll_gone(&mut cx()).is_pending());
+        }
+        assert!(inbox.slot.data.borrow().is_some(), "a bound on what is held");
+        let mut bytes = 0;
+        while let Poll::Ready(Read::Data(segment)) = inbox.poll_next(&mut cx()) {
+            bytes += segment.len();
+        }
+        assert!((HELD_BYTES_MAX..HELD_BYTES_MAX + 3000).contains(&bytes), "{bytes}");
+        feeder.deliver(Read::Data(Segment::copy_of(b"\r\n")));
+        assert!(inbox.poll_gone(&mut cx()).is_pending());
+        feeder.deliver(Read::End);
+        assert!(inbox.poll_gone(&mut cx()).is_ready());
     }
 
     #[test]

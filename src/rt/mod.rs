@@ -57,12 +57,16 @@ pub trait Outbox: 'static {
 /// Runs `work` until it is done or `at` has come; `None` when time was up. Only for work that may be dropped.
 pub async fn deadline<R: Runtime, T>(rt: &R, at: Mono, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    let mut timer = pin!(rt.sleep_until(at));
+    // Made only if there is something to wait for: what is there already costs no timer.
+    let mut timer = pin!(None);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(value) = work.as_mut().poll(cx) {
             return Poll::Ready(Some(value));
         }
-        timer.as_mut().poll(cx).map(|()| None)
+        if timer.is_none() {
+            timer.set(Some(rt.sleep_until(at)));
+        }
+        timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(cx).map(|()| None))
     })
     .await
 }

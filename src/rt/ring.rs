@@ -13,16 +13,17 @@ use monoio::{
     net::TcpStream,
 };
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::SystemTime,
 };
 
@@ -60,7 +61,7 @@ impl Driver {
             Driver::RingCooperative => "the kernel has no DEFER_TASKRUN (Linux 6.1)",
             Driver::RingPlain => "the kernel has no SINGLE_ISSUER (Linux 6.0)",
             Driver::Epoll if forced => "forced by the configuration",
-            Driver::Epoll if std::env::var_os("MONOIO_FORCE_LEGACY_DRIVER").is_some() => {
+            Driver::Epoll if std::env::var("MONOIO_FORCE_LEGACY_DRIVER").is_ok_and(|v| !matches!(&*v, "" | "0")) => {
                 "forced by MONOIO_FORCE_LEGACY_DRIVER"
             }
             Driver::Epoll => "io_uring is not available: an old kernel, kernel.io_uring_disabled, or a seccomp profile",
@@ -236,18 +237,12 @@ impl Runtime for Ring {
     }
 
     fn sleep_until(&self, at: Mono) -> impl Future<Output = ()> + 'static {
-        monoio::time::sleep(at.since(mono()).to_std())
+        // Boxed: a timer has 640 bytes and 128-byte alignment, and every future that may wait would hold one for good.
+        Box::pin(monoio::time::sleep(at.since(mono()).to_std()))
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let panics = Arc::clone(&self.panics);
-        let mut task = Box::pin(task);
-        monoio::spawn(poll_fn(move |cx| {
-            catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))).unwrap_or_else(|_| {
-                panics.fetch_add(1, Ordering::Relaxed);
-                Poll::Ready(())
-            })
-        }));
+        monoio::spawn(Contained { task, panics: Arc::clone(&self.panics) });
     }
 
     fn connect(&self, to: SocketAddr) -> impl Future<Output = io::Result<Socket<RingOutbox>>> + 'static {
@@ -256,6 +251,27 @@ impl Runtime for Ring {
             let stream = TcpStream::connect_addr(to).await?;
             Ok(ring.socket(stream, to))
         }
+    }
+}
+
+/// A task that a panic ends alone.
+struct Contained<F> {
+    task: F,
+    panics: Arc<AtomicU64>,
+}
+
+impl<F: Future<Output = ()>> Future for Contained<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: only to reach the fields; nothing is moved out of `this`.
+        let this = unsafe { self.get_unchecked_mut() };
+        // SAFETY: `task` is pinned as long as the whole is: it is reached here only, and never moved.
+        let task = unsafe { Pin::new_unchecked(&mut this.task) };
+        catch_unwind(AssertUnwindSafe(|| task.poll(cx))).unwrap_or_else(|_| {
+            this.panics.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(())
+        })
     }
 }
 

@@ -18,7 +18,8 @@ thread_local! {
     static FREE: RefCell<[Vec<Box<[u8]>>; 6]> = const { RefCell::new([const { Vec::new() }; 6]) };
 }
 
-/// A buffer of at least the asked size, with `HEADROOM` and `TAILROOM` around it.
+/// A buffer of at least the asked size, with `HEADROOM` and `TAILROOM` around it. The default one has no buffer at all.
+#[derive(Default)]
 pub struct Segment {
     bytes: Box<[u8]>,
     start: usize,
@@ -37,6 +38,11 @@ impl Segment {
             None => vec![0; HEADROOM + room + TAILROOM].into_boxed_slice(),
         };
         Segment { bytes, start: HEADROOM, end: HEADROOM }
+    }
+
+    /// A segment without a buffer, for where one was or will be: nothing is in it, and nothing fits.
+    pub fn none() -> Segment {
+        Segment::default()
     }
 
     /// A segment that holds a copy of `bytes`.
@@ -68,7 +74,7 @@ impl Segment {
 
     /// How many more bytes `extend` takes without touching the tail room.
     pub fn room(&self) -> usize {
-        (self.bytes.len() - TAILROOM).saturating_sub(self.end)
+        self.bytes.len().saturating_sub(TAILROOM).saturating_sub(self.end)
     }
 
     /// Appends `bytes`; panics past the buffer's end, tail room included, so callers ask `room` first.
@@ -103,13 +109,13 @@ impl Segment {
 
     /// Forgets the live bytes; the room is whole again.
     pub fn clear(&mut self) {
-        self.start = HEADROOM;
-        self.end = HEADROOM;
+        self.start = HEADROOM.min(self.bytes.len());
+        self.end = self.start;
     }
 
     /// Payload bytes that the buffer can hold in all.
     pub fn capacity(&self) -> usize {
-        self.bytes.len() - HEADROOM - TAILROOM
+        self.bytes.len().saturating_sub(HEADROOM + TAILROOM)
     }
 
     /// Lets `fill` write behind the live bytes, tail room left out; it answers how many bytes it wrote.
@@ -121,13 +127,13 @@ impl Segment {
 
     /// Where a read may put its bytes: everything behind the live ones but the tail room.
     pub(super) fn spare_mut(&mut self) -> &mut [u8] {
-        let to = self.bytes.len() - TAILROOM;
+        let to = self.end + self.room();
         &mut self.bytes[self.end..to]
     }
 
     /// `n` bytes were put into `spare_mut`.
     pub(super) fn grew(&mut self, n: usize) {
-        self.end = (self.end + n).min(self.bytes.len() - TAILROOM);
+        self.end += n.min(self.room());
     }
 }
 
@@ -176,6 +182,16 @@ mod tests {
         assert_eq!(segment.live(), b"234");
         segment.clear();
         assert_eq!(segment.room(), segment.capacity());
+    }
+
+    #[test]
+    fn no_buffer_takes_nothing() {
+        let mut none = Segment::none();
+        assert_eq!((none.room(), none.capacity(), none.spare_mut().len(), none.live()), (0, 0, 0, &b""[..]));
+        none.clear();
+        none.grew(5);
+        none.extend(b"");
+        assert!(none.is_empty() && !none.prepend(b"a"));
     }
 
     #[test]

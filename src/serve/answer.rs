@@ -1,7 +1,7 @@
 //! Answers that forebay gives itself: refusals, failures, the model list, the hello; and the fields of its own that
 //! every answer carries.
 
-use super::{client::Client, edits::push_number, exchange::Story, watch::Watched, watch::watched};
+use super::{client::Client, edits::push_number, exchange::Story, gate, watch::Watched, watch::watched};
 use crate::{
     base::{Dialect, Failure, Origin},
     dialect::anthropic,
@@ -26,6 +26,8 @@ pub struct Reply<'a> {
     pub reason: &'static str,
     /// Who says so, for `x-forebay-origin`.
     pub origin: Origin,
+    /// The methods that the path takes; told in a 405 (RFC 9110 section 15.5.6).
+    pub allow: &'static str,
     /// A JSON document; empty for none.
     pub json: &'a str,
     /// The connection ends after this answer.
@@ -65,6 +67,7 @@ pub async fn fail<R: Runtime>(
         retry_after_s: failure.retry_after_s,
         reason: row.reason,
         origin: row.origin,
+        allow: gate::known(client.head.path(client.head_bytes.live())).map_or("", |(_, methods)| methods),
         json: &json,
         close,
     };
@@ -90,10 +93,14 @@ fn render(reply: &Reply<'_>, story: &Story, head_only: bool) -> Segment {
         out.extend(b"content-type: application/json\r\n");
     }
     if reply.status == 405 {
-        out.extend(b"allow: GET, HEAD, POST\r\n");
+        out.extend(b"allow: ");
+        out.extend(reply.allow.as_bytes());
+        out.extend(b"\r\n");
     }
     if reply.status == 426 {
         out.extend(b"upgrade: HTTP/1.1\r\n");
+        // It ends with `close` below; both options belong to it (RFC 9110 section 15.5.22).
+        out.extend(b"connection: upgrade\r\n");
     }
     if let Some(retry) = reply.should_retry {
         out.extend(if retry { b"x-should-retry: true\r\n" } else { b"x-should-retry: false\r\n" });

@@ -16,7 +16,7 @@ use crate::{
     base::{Failure, Kind, Mono, Span, UpstreamSlot, bounds::INTERIM_ANSWERS_MAX},
     net::{Conn, DialError, dial},
     rt::{Outbox, Read, Runtime, Segment},
-    table::{Table, Upstream},
+    table::{Table, Upstream, live::Live},
     telemetry::Text,
     wire::{RequestHead, ResponseHead},
 };
@@ -27,11 +27,14 @@ use std::{
     task::Poll,
 };
 
+/// After a longer silence a request is not sent again.
+const REPLAY_MAX: Span = Span::from_secs(2);
+
 /// What is to be sent, and where.
 pub struct Order<'a> {
     slot: UpstreamSlot,
     upstream: &'a Upstream,
-    head: Vec<u8>,
+    head: Segment,
     asks_for_head_only: bool,
 }
 
@@ -59,7 +62,7 @@ impl<'a> Order<'a> {
     /// The request of `head`, for an upstream of `table`.
     ///
     /// # Errors
-    /// `Internal` when the table has no such upstream or the upstream no credential; `check` refuses both.
+    /// `Internal` when the table has no such upstream; a plan names only its own table's.
     pub fn new(
         table: &'a Table,
         slot: UpstreamSlot,
@@ -70,21 +73,21 @@ impl<'a> Order<'a> {
     ) -> Result<Order<'a>, Failure> {
         let incomplete = || Failure::new(Kind::Internal, "the upstream of this plan is incomplete. Report this.");
         let upstream = table.upstream(slot).ok_or_else(incomplete)?;
-        let credential = upstream.credentials.first().ok_or_else(incomplete)?;
-        let has_body = body.bytes > 0 || head.field(bytes, "content-length").is_some() || door.peeks();
+        let credential = upstream.credentials.first().map_or(&b""[..], |credential| credential.header.as_bytes());
+        let announced = ["content-length", "transfer-encoding"].iter().any(|name| head.field(bytes, name).is_some());
         let forward = Forward {
             target: head.path_and_query(bytes),
             base_path: &upstream.base_path,
             host: &upstream.host_header,
-            credential: credential.header.as_bytes(),
-            body_bytes: has_body.then_some(body.bytes),
+            credential,
+            body_bytes: (announced || door.peeks()).then_some(body.bytes),
             decoded: body.decoded,
             identity: door.peeks(),
         };
         Ok(Order {
             slot,
             upstream,
-            head: edits::request_head(head, bytes, &forward).live().to_vec(),
+            head: edits::request_head(head, bytes, &forward),
             asks_for_head_only: head.method.of(bytes) == b"HEAD",
         })
     }
@@ -113,7 +116,9 @@ pub async fn attempt<R: Runtime>(
     story.record.upstream_slot = Some(order.slot);
     story.record.credential = order.upstream.credentials.first().map(|credential| Arc::clone(&credential.name));
     let counters = shard.core.counters.upstream(order.slot);
-    let pooled = shard.pool.borrow_mut().take(order.slot, shard.rt.now());
+    let live = shard.live();
+    let pooled = shard.pool.borrow_mut().take(order.slot, live.addresses_of(order.slot), shard.rt.now());
+    drop(live);
     if let Some((conn, opened)) = pooled {
         counters.reuses.add(1);
         match on_connection(shard, client, order, body, story, conn, opened).await {
@@ -138,10 +143,13 @@ async fn connect<R: Runtime>(
 ) -> Result<(Conn<R::Outbox>, Mono), Stop> {
     let counters = shard.core.counters.upstream(order.slot);
     let (live, started) = (shard.live(), shard.rt.now());
-    let endpoint = shard.endpoint(&story.table, order.slot);
+    let Some(endpoint) = shard.endpoint(&story.table, order.slot) else {
+        return Err(Stop::Failed(failed(order, Kind::TlsFailed, "has no TLS settings, which is a fault of forebay's")));
+    };
     let addresses = live.addresses_of(order.slot);
-    let dialling = dial(&shard.rt, &endpoint, addresses);
-    let until = started.after(story.table.patience.first_byte);
+    // On the heap: it is as large as the rest of the exchange, and most exchanges reuse a connection.
+    let dialling = Box::pin(dial(&shard.rt, &endpoint, addresses));
+    let until = story.until;
     let result = match watched(&shard.rt, &mut client.inbound, until, dialling).await {
         Watched::Done(result) => result,
         Watched::ClientGone => return Err(Stop::ClientGone),
@@ -156,8 +164,7 @@ async fn connect<R: Runtime>(
         }
         Err(error) => {
             counters.connect_failures.add(1);
-            let detail = live.address_error(order.slot).unwrap_or(&error.detail);
-            Err(Stop::Failed(failed(order, error.kind, &format!("cannot be reached ({detail})"))))
+            Err(Stop::Failed(unreachable(order, &live, error)))
         }
     }
 }
@@ -172,20 +179,28 @@ async fn on_connection<R: Runtime>(
     opened: Mono,
 ) -> Result<Answered<R::Outbox>, Failed> {
     story.record.attempts = story.record.attempts.saturating_add(1);
-    let until = shard.rt.now().after(story.table.patience.first_byte);
     story.record.overhead_us = overhead(story, shard.rt.now());
-    let sent = send(shard, client, order, body, &mut conn, story.table.patience.send).await?;
+    let mut early = None;
+    let sent = send(shard, client, order, body, &mut conn, &mut early, story).await?;
+    let sent_at = shard.rt.now();
     let request_sent = matches!(sent, Sent::Whole);
-    let early = match sent {
-        Sent::AnsweredEarly(segment) => Some(segment),
-        Sent::Whole | Sent::Refused => None,
+    let mut answered = match read_head(shard, client, order, conn, early, story.until).await {
+        Err(Failed::Silent(failure)) if !may_replay(&sent, shard.rt.now().since(sent_at)) => {
+            return Err(Failed::Over(Stop::Failed(failure)));
+        }
+        result => result?,
     };
-    let mut answered = read_head(shard, client, order, conn, early, until).await?;
     answered.opened = opened;
     answered.request_sent = request_sent;
     let id = answered.head.field(answered.bytes.live(), "request-id").unwrap_or_default();
     story.record.upstream_request_id = Text::new(id);
     Ok(answered)
+}
+
+/// Whether a connection that ended without a byte was closed before the request reached it. That shows within about a
+/// round trip; an upstream that closes later may have been at work, and would work, and bill, twice.
+fn may_replay(sent: &Sent, silence: Span) -> bool {
+    matches!(sent, Sent::Refused) || silence < REPLAY_MAX
 }
 
 /// What forebay has cost until now: the time since the body was read, without the time it took to connect.
@@ -197,22 +212,24 @@ fn overhead(story: &Story, now: Mono) -> u64 {
 enum Sent {
     /// Every byte went out.
     Whole,
-    /// The upstream answered before it had read everything; these are the answer's first bytes.
-    AnsweredEarly(Segment),
+    /// The upstream answered before it had read everything.
+    AnsweredEarly,
     /// The upstream takes no more; perhaps it says why.
     Refused,
 }
 
-/// Sends head and body, a segment at a time; each comes back for a replay.
+/// Sends head and body, a segment at a time; each comes back for a replay. What the upstream says in the meantime is in
+/// `early`.
 async fn send<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
     order: &Order<'_>,
     body: &mut Body,
     conn: &mut Conn<R::Outbox>,
-    patience: Span,
+    early: &mut Option<Segment>,
+    story: &Story,
 ) -> Result<Sent, Failed> {
-    let mut head = Segment::copy_of(&order.head);
+    let mut head = Segment::copy_of(order.head.live());
     let mut next = 0;
     // A small body leaves with its head, in one packet.
     if let Some(first) = body.segments.first()
@@ -221,13 +238,13 @@ async fn send<R: Runtime>(
         head.extend(first.live());
         next = 1;
     }
-    match send_segment(shard, client, order, conn, head, patience).await? {
+    match send_segment(shard, client, order, conn, early, story, head).await? {
         (Sent::Whole, _) => {}
         (other, _) => return Ok(other),
     }
     while let Some(place) = body.segments.get_mut(next) {
-        let segment = std::mem::replace(place, Segment::with_room(0));
-        let (sent, segment) = send_segment(shard, client, order, conn, segment, patience).await?;
+        let segment = std::mem::take(place);
+        let (sent, segment) = send_segment(shard, client, order, conn, early, story, segment).await?;
         if let (Some(segment), Some(place)) = (segment, body.segments.get_mut(next)) {
             *place = segment;
         }
@@ -244,10 +261,11 @@ async fn send_segment<R: Runtime>(
     client: &mut Client<R::Outbox>,
     order: &Order<'_>,
     conn: &mut Conn<R::Outbox>,
+    early: &mut Option<Segment>,
+    story: &Story,
     segment: Segment,
-    patience: Span,
 ) -> Result<(Sent, Option<Segment>), Failed> {
-    let until = shard.rt.now().after(patience);
+    let until = shard.rt.now().after(story.table.patience.send).min(story.until);
     let Conn { inbound, outbound, .. } = conn;
     let mut write = pin!(outbound.write(segment));
     let mut ended = false;
@@ -257,11 +275,15 @@ async fn send_segment<R: Runtime>(
             return Poll::Ready((sent, Some(segment)));
         }
         // An upstream that has closed will fail the write too, and so hand the segment back.
-        if !ended {
+        while !ended {
             match inbound.poll_next(cx) {
-                Poll::Ready(Read::Data(answer)) => return Poll::Ready((Sent::AnsweredEarly(answer), None)),
+                Poll::Ready(Read::Data(said)) => {
+                    if is_final(early, said) {
+                        return Poll::Ready((Sent::AnsweredEarly, None));
+                    }
+                }
                 Poll::Ready(Read::End | Read::Failed(_)) => ended = true,
-                Poll::Pending => {}
+                Poll::Pending => return Poll::Pending,
             }
         }
         Poll::Pending
@@ -271,6 +293,28 @@ async fn send_segment<R: Runtime>(
         Watched::ClientGone => Err(Failed::Over(Stop::ClientGone)),
         Watched::TimeUp => {
             Err(Failed::Over(Stop::Failed(failed(order, Kind::SendTimeout, "did not take the request in time"))))
+        }
+    }
+}
+
+/// Takes in what the upstream says while the request is being sent. Interim answers are dropped, and the sending goes on;
+/// true when it is more than that, or cannot be read.
+fn is_final(early: &mut Option<Segment>, said: Segment) -> bool {
+    let mut held = super::client::joined(early.take(), said);
+    let mut head = ResponseHead::new();
+    loop {
+        match head.parse(held.live(), false) {
+            Ok(Some(length)) if head.status < 200 => {
+                held.consume(length);
+                head.reset();
+                if held.is_empty() {
+                    return false;
+                }
+            }
+            parsed => {
+                *early = Some(held);
+                return !matches!(parsed, Ok(None));
+            }
         }
     }
 }
@@ -333,12 +377,55 @@ fn answered<R: Runtime>(
 ) -> Answered<R::Outbox> {
     let bytes = Segment::copy_of(held.live().get(..length).unwrap_or_default());
     held.consume(length);
-    let rest = (!held.is_empty()).then(|| std::mem::replace(held, Segment::with_room(0)));
+    let rest = (!held.is_empty()).then(|| std::mem::take(held));
     let now = shard.rt.now();
     Answered { conn, slot: order.slot, opened: now, head, bytes, rest, arrived: now, request_sent: false }
+}
+
+/// Why there is no connection. When no address is known, the resolver knows why.
+fn unreachable(order: &Order<'_>, live: &Live, error: DialError) -> Failure {
+    let DialError { mut kind, mut detail } = error;
+    if let (Kind::NameUnresolved, Some(told)) = (kind, live.address_error(order.slot)) {
+        told.clone_into(&mut detail);
+        if live.is_refused(order.slot) {
+            kind = Kind::AddressRefused;
+        }
+    }
+    let what = format!("cannot be reached ({detail})");
+    match kind {
+        // Neither goes away by itself.
+        Kind::AddressRefused | Kind::ProxyRefused => {
+            Failure::new(kind, format!("the upstream {} {what}. Tell the operator.", order.upstream.name))
+        }
+        kind => failed(order, kind, &what),
+    }
 }
 
 fn failed(order: &Order<'_>, kind: Kind, what: &str) -> Failure {
     let name = &order.upstream.name;
     Failure::new(kind, format!("the upstream {name} {what}. Try again; if it lasts, tell the operator."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_connection_that_was_closed_already_is_replayed() {
+        assert!(may_replay(&Sent::Whole, Span::from_ms(300)));
+        assert!(!may_replay(&Sent::Whole, Span::from_secs(3)), "it may have been at work");
+        assert!(may_replay(&Sent::Refused, Span::from_secs(3)), "it did not even take the request");
+    }
+
+    #[test]
+    fn interim_answers_are_told_from_final_ones_however_they_are_split() {
+        let bytes = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\na: b\r\n\r\nHTTP/1.1 413 X\r\n\r\n";
+        for cut in 1..bytes.len() {
+            let mut early = None;
+            let first = is_final(&mut early, Segment::copy_of(&bytes[..cut]));
+            assert!(!first, "{cut}");
+            assert!(is_final(&mut early, Segment::copy_of(&bytes[cut..])), "{cut}");
+            assert!(early.unwrap().live().starts_with(b"HTTP/1.1 413"), "{cut}");
+        }
+    }
 }

@@ -3,7 +3,10 @@
 
 use super::{client::Client, gate::too_large, shard::Claim, watch::yield_now};
 use crate::{
-    base::{Failure, Kind, Mono, bounds::READ_BYTES_MAX},
+    base::{
+        Failure, Kind, Mono,
+        bounds::{READ_BYTES_MAX, READ_BYTES_MIN},
+    },
     rt::{Outbox, Read, Runtime, Segment, deadline},
     wire::{BodyDecoder, FieldScan, Framing, Peeked},
 };
@@ -79,6 +82,9 @@ pub async fn read<R: Runtime>(
             Some(gzip) => inflate(gzip, segment.live(), &mut sink).await?,
         }
     }
+    // From here on the standing read is the watch for a client that leaves, for as long as the answer takes.
+    client.inbound.expect(READ_BYTES_MIN);
+    client.owes_body = false;
     if let Some(mut gzip) = gzip {
         gzip.try_finish().map_err(|_| broken_gzip())?;
         sink.push(&gzip.get_ref().0)?;
@@ -193,15 +199,15 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes a segment of payload. A sparse one is copied behind the one before it, so that a client that sends byte
-    /// by byte cannot make each byte cost a buffer.
+    /// Takes a segment of payload. One that is not full is copied behind the one before it where it fits, so that a
+    /// client that sends byte by byte cannot make each byte cost a buffer.
     fn take(&mut self, segment: Segment) -> Result<(), Failure> {
         self.admit(segment.live())?;
         if segment.is_empty() {
             return Ok(());
         }
-        if segment.len() < segment.capacity() / 4
-            && let Some(last) = self.body.segments.last_mut()
+        if let Some(last) = self.body.segments.last_mut()
+            && segment.len() < segment.capacity()
             && last.room() >= segment.len()
         {
             last.extend(segment.live());

@@ -3,13 +3,12 @@
 use super::drain::Drain;
 use crate::{
     base::{
-        Failure, Kind, Mono,
+        Failure, Kind, Mono, Span,
         bounds::{HEAD_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MAX, READ_BYTES_MIN},
     },
     net::{Conn, Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment, deadline},
-    table::Patience,
-    wire::{HeadError, RequestHead},
+    wire::{Framing, HeadError, RequestHead},
 };
 use std::{
     future::{Future, poll_fn},
@@ -17,6 +16,9 @@ use std::{
     pin::pin,
     task::Poll,
 };
+
+/// How long taking leave of an idle client may take.
+const LEAVE_MAX: Span = Span::from_secs(1);
 
 /// A client's connection, between and during exchanges.
 pub struct Client<O: Outbox> {
@@ -27,9 +29,11 @@ pub struct Client<O: Outbox> {
     /// Its address.
     pub peer: SocketAddr,
     /// The request's head, as parts of `head_bytes`.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// The bytes of the request's head.
     pub head_bytes: Segment,
+    /// Part of the request's body has not been read: it is in the way of the next request.
+    pub owes_body: bool,
     /// Received, and not yet used: the body's beginning, or the next request.
     pub unread: Option<Segment>,
 }
@@ -51,19 +55,28 @@ impl<O: Outbox> Client<O> {
             inbound: conn.inbound,
             outbound: conn.outbound,
             peer: conn.peer,
-            head: RequestHead::new(),
-            head_bytes: Segment::with_room(0),
+            head: Box::default(),
+            head_bytes: Segment::none(),
+            owes_body: false,
             unread: None,
         }
     }
 
     /// Waits for the next head: at most `keep_alive` for its first byte, and not at all once the core goes down; then
-    /// `head` for the rest.
-    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, drain: &Drain, patience: &Patience) -> Arrived {
+    /// `patience` for the rest.
+    pub async fn read_head<R: Runtime<Outbox = O>>(
+        &mut self,
+        rt: &R,
+        drain: &Drain,
+        keep_alive: Span,
+        patience: Span,
+    ) -> Arrived {
         self.head.reset();
+        // While a client says nothing, only the standing read holds a buffer for it.
+        self.head_bytes = Segment::none();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
-        let mut until = rt.now().after(if bytes.is_some() { patience.head } else { patience.keep_alive });
+        let mut until = rt.now().after(if bytes.is_some() { patience } else { keep_alive });
         loop {
             if let Some(bytes) = &mut bytes {
                 match self.head.parse(bytes.live()) {
@@ -73,10 +86,15 @@ impl<O: Outbox> Client<O> {
                 }
             }
             let idle = bytes.is_none();
-            match deadline(rt, until, next_unless(&mut self.inbound, idle.then_some(drain))).await {
+            let read = {
+                // Pinned here, or `deadline` would hold room for it twice.
+                let next = pin!(next_unless(&mut self.inbound, idle.then_some(drain)));
+                deadline(rt, until, next).await
+            };
+            match read {
                 Some(Read::Data(more)) => {
                     if bytes.is_none() {
-                        until = rt.now().after(patience.head);
+                        until = rt.now().after(patience);
                     }
                     bytes = Some(joined(bytes, more));
                 }
@@ -89,33 +107,41 @@ impl<O: Outbox> Client<O> {
     /// Copies the head out of the read (it is small), so that the body's bytes stay where the kernel put them.
     fn split_head(&mut self, bytes: &mut Segment, length: usize) -> Arrived {
         self.head_bytes = Segment::copy_of(&bytes.live()[..length]);
+        self.owes_body = !matches!(self.head.framing, Framing::None | Framing::Length(0));
         bytes.consume(length);
         if !bytes.is_empty() {
-            self.unread = Some(std::mem::replace(bytes, Segment::with_room(0)));
+            self.unread = Some(std::mem::take(bytes));
         }
         Arrived::Head
     }
 
+    /// Ends a connection on which nothing is owed. Over TLS the client is told, so that it can tell this from a cut.
+    pub async fn leave<R: Runtime<Outbox = O>>(mut self, rt: &R) {
+        let _ = deadline(rt, rt.now().after(LEAVE_MAX), self.outbound.finish()).await;
+    }
+
     /// Time is up; an idle connection owes nothing.
-    fn late(&mut self, bytes: Option<Segment>, patience: &Patience) -> Arrived {
+    fn late(&mut self, bytes: Option<Segment>, patience: Span) -> Arrived {
         let Some(mut bytes) = bytes else { return Arrived::Nothing };
-        let text =
-            format!("the request's head did not arrive within {} s. Send it again.", patience.head.as_ms() / 1000);
+        let text = format!("the request's head did not arrive within {} s. Send it again.", patience.as_ms() / 1000);
         self.refused(&mut bytes, Failure::new(Kind::RequestTimeout, text))
     }
 
     /// Keeps what came of the head: the parts of `head` that were found before it was refused are parts of these bytes,
     /// not of the head before.
     fn refused(&mut self, bytes: &mut Segment, failure: Failure) -> Arrived {
-        self.head_bytes = std::mem::replace(bytes, Segment::with_room(0));
+        self.head_bytes = std::mem::take(bytes);
         Arrived::Refused(failure)
     }
 
     /// Closes so that the client can read the answer it was sent: says that no more comes, and takes in what the
     /// client still sends, within bounds (RFC 9112 section 9.6).
-    pub async fn linger<R: Runtime<Outbox = O>>(mut self, rt: &R) {
-        self.outbound.finish().await;
+    pub async fn linger<R: Runtime<Outbox = O>>(&mut self, rt: &R) {
         let until: Mono = rt.now().after(LINGER_MAX);
+        // Over TLS this is a write, for which a client that does not read may let us wait.
+        if deadline(rt, until, self.outbound.finish()).await.is_none() {
+            return;
+        }
         let mut taken = 0;
         self.inbound.expect(usize::MAX);
         while taken < LINGER_BYTES_MAX {
@@ -129,11 +155,10 @@ impl<O: Outbox> Client<O> {
 
 /// The next read; an end, if the core goes down first.
 async fn next_unless(inbound: &mut Inbound, drain: Option<&Drain>) -> Read {
-    let Some(drain) = drain else { return inbound.next().await };
-    let mut closing = pin!(drain.closing());
-    poll_fn(|cx| match inbound.poll_next(cx) {
-        Poll::Pending => closing.as_mut().poll(cx).map(|()| Read::End),
-        ready @ Poll::Ready(_) => ready,
+    let mut closing = pin!(drain.map(Drain::closing));
+    poll_fn(|cx| match (inbound.poll_next(cx), closing.as_mut().as_pin_mut()) {
+        (Poll::Pending, Some(closing)) => closing.poll(cx).map(|()| Read::End),
+        (read, _) => read,
     })
     .await
 }

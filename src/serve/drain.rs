@@ -22,9 +22,10 @@ pub enum Stage {
 #[derive(Default)]
 pub struct Drain {
     stage: Cell<Stage>,
-    /// Who waits for `Closing`: connections without a request. Free places are reused, so it is as long as there ever
-    /// were such connections at once.
+    /// Who waits for `Closing`: connections without a request. As long as there ever were such connections at once.
     waiting: RefCell<Vec<Option<Waker>>>,
+    /// The places in `waiting` that nobody has.
+    free: RefCell<Vec<usize>>,
 }
 
 impl Drain {
@@ -62,7 +63,7 @@ struct Place<'a> {
 impl Place<'_> {
     fn put(&mut self, waker: &Waker) {
         let mut waiting = self.drain.waiting.borrow_mut();
-        let at = self.at.or_else(|| waiting.iter().position(Option::is_none)).unwrap_or(waiting.len());
+        let at = self.at.or_else(|| self.drain.free.borrow_mut().pop()).unwrap_or(waiting.len());
         match waiting.get_mut(at) {
             Some(place) => *place = Some(waker.clone()),
             None => waiting.push(Some(waker.clone())),
@@ -76,6 +77,7 @@ impl Drop for Place<'_> {
         let mut waiting = self.drain.waiting.borrow_mut();
         if let Some(place) = self.at.and_then(|at| waiting.get_mut(at)) {
             *place = None;
+            self.drain.free.borrow_mut().extend(self.at);
         }
     }
 }

@@ -5,23 +5,29 @@
 
 use super::{
     answer::{self, Reply},
-    attempt::{self, Order},
+    attempt::{self, Answered, Order},
     body::{self, Body, Reading, Unread},
     client::Client,
     gate::{self, Door},
-    models, relay,
+    models,
+    relay::{self, Outcome, Relayed},
     shard::Shard,
     splice::splice,
+    watch::watched,
 };
 use crate::{
     auth,
-    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, UpstreamSlot},
+    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span, UpstreamSlot},
     rt::{Outbox, Runtime},
     table::Table,
     telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
-    wire::Framing,
+    wire::{RequestHead, Version},
 };
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
+
+/// How long a client may take in what it was sent, before the connection's end shows it that no more comes. A body that
+/// fails takes with it what its reader has not fetched yet: Claude Code lost a finished block so, on a busy machine.
+const TAKE_IN_MAX: Span = Span::from_ms(250);
 
 /// What becomes of the client's connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub struct Story {
     pub table: Arc<Table>,
     /// When its head was complete.
     pub started: Mono,
+    /// When the client's patience ends: by then it must have the head of an answer.
+    pub until: Mono,
     /// What the log will tell.
     pub record: Record,
     /// Where the record goes; `None` once it has gone there.
@@ -73,9 +81,9 @@ pub async fn exchange<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbo
             After::Drop
         }
         Err(Stop::Failed(failure)) => {
-            story.refuse(&failure);
+            story.fails(failure.kind);
             // A body that was not read to its end is in the way of the next request.
-            let close = client.owes_body() || !story.may_go_on(shard, client);
+            let close = client.owes_body || !story.may_go_on(shard, client);
             match answer::fail(&shard.rt, client, &mut story, &failure, close).await {
                 true if close => After::Close,
                 true => After::Next,
@@ -122,14 +130,61 @@ async fn tell<R: Runtime>(
         Err(Unread::ClientGone) => return Err(Stop::ClientGone),
         Err(Unread::Refused(failure)) => return Err(Stop::Failed(failure)),
     };
-    client.body_was_read();
     story.has_body(&body, shard.rt.now());
+    story.until = shard.rt.now().after(patience(&table, &client.head, client.head_bytes.live()));
     let upstream = plan(&table, caller, door, &mut body, story)?;
     let order = Order::new(&table, upstream, door, &client.head, client.head_bytes.live(), &body)?;
     let answered = attempt::attempt(shard, client, &order, &mut body, story).await?;
-    drop(body);
+    // An answer may take minutes; nothing of the request is needed for it.
+    drop((order, body));
     verdict(answered.head.status, story)?;
-    relay::relay(shard, client, answered, story).await
+    let relayed = relay::relay(shard, client, answered, story).await;
+    settle(shard, client, &relayed, story).await
+}
+
+/// What the log says of the relay, and what becomes of the client's connection.
+async fn settle<R: Runtime>(
+    shard: &Shard<R>,
+    client: &mut Client<R::Outbox>,
+    relayed: &Relayed,
+    story: &mut Story,
+) -> Result<After, Stop> {
+    let goes_on = if relayed.closes { After::Close } else { After::Next };
+    // Who would take the close for the end must see a reset.
+    let breaks = if relayed.ends_by_close { After::Abort } else { After::Drop };
+    match relayed.outcome {
+        Outcome::Complete => {
+            story.record.ending = Ending::Complete;
+            Ok(goes_on)
+        }
+        Outcome::Untold(kind) => Err(Stop::Failed(relay::broke(kind, story))),
+        Outcome::Told(kind) => {
+            story.fails(kind);
+            Ok(goes_on)
+        }
+        Outcome::Cut(kind) => {
+            story.fails(kind);
+            let until = shard.rt.now().after(TAKE_IN_MAX);
+            let _ = watched(&shard.rt, &mut client.inbound, until, pending::<()>()).await;
+            Ok(breaks)
+        }
+        Outcome::ClientGone => {
+            story.client_left();
+            Ok(breaks)
+        }
+        Outcome::ClientStalled => {
+            story.fails(Kind::ClientStalled);
+            Ok(After::Abort)
+        }
+    }
+}
+
+/// How long the client waits for the head of an answer: as the configuration has it, or less if the client says so.
+fn patience(table: &Table, head: &RequestHead, bytes: &[u8]) -> Span {
+    let said =
+        head.field(bytes, "x-stainless-timeout").and_then(|seconds| std::str::from_utf8(seconds).ok()?.parse().ok());
+    let said = said.filter(|seconds| *seconds > 0).map_or(Span(u64::MAX), Span::from_secs);
+    table.patience.first_byte.min(said)
 }
 
 /// Where the request goes. An alias is put into the body here, and nowhere else is a body touched.
@@ -182,6 +237,13 @@ fn verdict(status: u16, story: &Story) -> Result<(), Failure> {
                 ),
             ))
         }
+        300..=303 | 305..=399 => {
+            let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
+            let text = format!(
+                "{upstream} answered with a redirect (HTTP {status}). The operator has to correct its `base_url`."
+            );
+            Err(Failure::new(Kind::UpstreamMoved, text))
+        }
         _ => Ok(()),
     }
 }
@@ -193,13 +255,14 @@ async fn reply<R: Runtime>(
     story: &mut Story,
     json: &str,
 ) -> Result<After, Stop> {
-    let close = client.owes_body() || !story.may_go_on(shard, client);
+    let close = client.owes_body || !story.may_go_on(shard, client);
     let reply = Reply {
         status: 200,
         should_retry: None,
         retry_after_s: None,
         reason: "",
         origin: Origin::Gateway,
+        allow: "",
         json,
         close,
     };
@@ -207,18 +270,6 @@ async fn reply<R: Runtime>(
         true if close => Ok(After::Close),
         true => Ok(After::Next),
         false => Err(Stop::ClientGone),
-    }
-}
-
-impl<O: Outbox> Client<O> {
-    /// Whether part of the request's body has not been read.
-    fn owes_body(&self) -> bool {
-        !matches!(self.head.framing, Framing::None | Framing::Length(0))
-    }
-
-    /// The body has been read to its end.
-    fn body_was_read(&mut self) {
-        self.head.framing = Framing::None;
     }
 }
 
@@ -233,17 +284,18 @@ impl Story {
         record.method = Text::new(client.head.method.of(bytes));
         record.path = Text::new(client.head.path(bytes));
         record.client = ClientName::of(client.head.field(bytes, "user-agent").unwrap_or_default());
-        Story { table, started, record, core: Some(Arc::clone(&shard.core)) }
+        Story { until: started, table, started, record, core: Some(Arc::clone(&shard.core)) }
     }
 
     /// Whether the connection may carry another exchange after this one.
     pub fn may_go_on<R: Runtime>(&self, shard: &Shard<R>, client: &Client<R::Outbox>) -> bool {
-        client.head.keep_alive && !shard.is_draining()
+        // An HTTP/1.0 client would have to be told that the connection stays; it is simpler to let it come again.
+        client.head.keep_alive && client.head.version == Version::Http11 && !shard.is_draining()
     }
 
     /// The exchange fails.
-    pub fn refuse(&mut self, failure: &Failure) {
-        let row = failure.kind.row();
+    pub fn fails(&mut self, kind: Kind) {
+        let row = kind.row();
         self.record.origin = Some(row.origin);
         self.record.reason = row.reason;
         self.record.ending = match row.origin {
@@ -275,6 +327,22 @@ impl Story {
         }
     }
 
+    /// The head of an answer has come. True when its body is to be read as events.
+    pub fn note_answer<O: Outbox>(&mut self, answered: &Answered<O>, now: Mono) -> bool {
+        let field = |name| answered.head.field(answered.bytes.live(), name);
+        let record = &mut self.record;
+        record.status = answered.head.status;
+        record.overhead_us += now.since(answered.arrived).as_us();
+        record.first_byte_us = now.since(self.started).as_us();
+        if answered.head.status >= 400 {
+            record.origin = Some(Origin::Upstream);
+            record.reason = "upstream_answer";
+        }
+        let events = field("content-type").and_then(|kind| kind.get(..17));
+        record.stream = events.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
+        record.stream && field("content-encoding").is_none_or(|coding| coding == b"identity")
+    }
+
     fn called_by(&mut self, table: &Table, caller: CallerSlot) {
         self.record.caller = table.caller(caller).map(|caller| Arc::clone(&caller.name));
         self.record.team = table.team_of(caller).map(|team| Arc::clone(&team.name));
@@ -290,7 +358,7 @@ impl Drop for Story {
     /// Without an end there was a panic; the log tells of that exchange too.
     fn drop(&mut self) {
         if self.core.is_some() {
-            self.refuse(&Failure::new(Kind::Internal, ""));
+            self.fails(Kind::Internal);
             if self.record.status == 0 {
                 self.record.status = Kind::Internal.status(Dialect::Anthropic);
             }

@@ -36,39 +36,44 @@ const EXISTS: &str = "POST /v1/messages, POST /v1/messages/count_tokens and GET 
 /// Checks the head against the listener, and tells the door.
 ///
 /// # Errors
-/// `UpgradeRefused`, `HostRefused`, `CrossSite`, `NoSuchPath`, `MethodNotAllowed`.
+/// `Internal` without a listener; `UpgradeRefused`, `HostRefused`, `CrossSite`, `NoSuchPath`, `MethodNotAllowed`.
 pub fn door(head: &RequestHead, bytes: &[u8], listener: Option<&Listener>) -> Result<Door, Failure> {
-    if head.upgrade {
+    // Other upgrades, h2c above all, may be passed over (RFC 9110 section 7.8); a WebSocket's client has no other way.
+    if head.upgrade && head.field(bytes, "upgrade").is_some_and(|offer| offer.eq_ignore_ascii_case(b"websocket")) {
         return Err(Failure::new(
             Kind::UpgradeRefused,
             "this address speaks plain HTTP/1.1, without upgrades or WebSockets. Use ordinary requests.",
         ));
     }
-    if let Some(listener) = listener {
-        check_browser(head, bytes, listener)?;
-    }
-    let (method, path) = (head.method.of(bytes), head.path(bytes));
-    let (door, methods): (Door, &[&[u8]]) = match path {
-        b"/api/hello" => (Door::Hello, &[b"HEAD", b"GET"]),
-        b"/v1/models" => (Door::Models, &[b"GET", b"HEAD"]),
-        b"/v1/messages" => (Door::Messages, &[b"POST"]),
-        b"/v1/messages/count_tokens" => (Door::CountTokens, &[b"POST"]),
-        _ if path.strip_prefix(b"/v1/models/").is_some_and(|id| !id.is_empty() && !id.contains(&b'/')) => {
-            (Door::Model, &[b"GET", b"HEAD"])
+    let listener = listener
+        .ok_or_else(|| Failure::new(Kind::Internal, "this listener is not in the configuration. Report this."))?;
+    check_browser(head, bytes, listener)?;
+    let path = head.path(bytes);
+    let Some((door, methods)) = known(path) else {
+        if path.starts_with(b"/v1/") {
+            return Ok(Door::Other);
         }
-        _ if path.starts_with(b"/v1/") => return Ok(Door::Other),
-        _ => {
-            return Err(Failure::new(
-                Kind::NoSuchPath,
-                format!("there is no such path here. {EXISTS}; check the base URL."),
-            ));
-        }
+        let text = format!("there is no such path here. {EXISTS}; check the base URL.");
+        return Err(Failure::new(Kind::NoSuchPath, text));
     };
-    if methods.contains(&method) {
+    if methods.split(", ").any(|method| method.as_bytes() == head.method.of(bytes)) {
         return Ok(door);
     }
-    let offered: Vec<_> = methods.iter().map(|method| String::from_utf8_lossy(method)).collect();
-    Err(Failure::new(Kind::MethodNotAllowed, format!("this path takes {} only.", offered.join(" and "))))
+    Err(Failure::new(Kind::MethodNotAllowed, format!("this path takes {methods} only.")))
+}
+
+/// The paths that forebay knows: the door, and the methods that it takes, as `Allow` lists them.
+pub fn known(path: &[u8]) -> Option<(Door, &'static str)> {
+    match path {
+        b"/api/hello" => Some((Door::Hello, "GET, HEAD")),
+        b"/v1/models" => Some((Door::Models, "GET, HEAD")),
+        b"/v1/messages" => Some((Door::Messages, "POST")),
+        b"/v1/messages/count_tokens" => Some((Door::CountTokens, "POST")),
+        _ => {
+            let id = path.strip_prefix(b"/v1/models/")?;
+            (!id.is_empty() && !id.contains(&b'/')).then_some((Door::Model, "GET, HEAD"))
+        }
+    }
 }
 
 /// A web page on the same machine, or one that has re-bound its own name to this address, must not spend the
@@ -131,9 +136,12 @@ mod tests {
     use super::*;
 
     fn knock(request: &str) -> Result<Door, Kind> {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let listener =
+            Listener { address, plaintext: true, tls: None, hosts: crate::table::Hosts::Any, refuse_cross_site: true };
         let mut head = RequestHead::new();
         head.parse(request.as_bytes()).unwrap().unwrap();
-        door(&head, request.as_bytes(), None).map_err(|failure| failure.kind)
+        door(&head, request.as_bytes(), Some(&listener)).map_err(|failure| failure.kind)
     }
 
     #[test]

@@ -9,12 +9,15 @@ pub mod client;
 pub mod connection;
 pub mod drain;
 pub mod edits;
+mod events;
 pub mod exchange;
 pub mod gate;
 pub mod models;
 pub mod relay;
 pub mod shard;
-mod splice;
+#[cfg(test)]
+mod sizes;
+pub mod splice;
 mod watch;
 
 pub use connection::connection;

@@ -2,7 +2,7 @@
 //! as the caller may use it. Served from memory: Claude Code waits 3 s for it (R50).
 
 use crate::{
-    base::{CallerSlot, Failure, Kind, UpstreamSlot},
+    base::{CallerSlot, Failure, Kind},
     dialect::anthropic::model_object,
     table::{Table, live::Live},
     wire::RequestHead,
@@ -55,7 +55,7 @@ fn listed(table: &Table, live: &Live, caller: CallerSlot) -> Vec<Listed> {
             models.push(Listed { id: id.to_owned(), json });
         }
     }
-    for slot in (0..table.upstreams.len() as u32).map(UpstreamSlot) {
+    for (slot, _) in table.upstream_slots() {
         let Some(list) = live.models_of(slot) else { continue };
         for model in &list.models {
             let leads_here =

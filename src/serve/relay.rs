@@ -10,28 +10,24 @@ use super::{
     client::Client,
     drain::Stage,
     edits::{answer_fields, push_number},
-    exchange::{After, Stop, Story},
+    events::{Events, Telling, append},
+    exchange::Story,
     shard::Shard,
-    watch::{Ticker, Watched, first_tick, watched},
+    watch::{Ticker, Watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, Span, bounds::EVENT_BYTES_MAX},
-    dialect::anthropic::{self, Progress},
+    base::{Failure, Kind, Mono, Origin, bounds::READ_BYTES_MIN},
+    dialect::anthropic,
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
     table::Patience,
-    telemetry::Ending,
-    wire::{self, BodyDecoder, EventScanner, Framing, Version},
+    wire::{self, BodyDecoder, Framing, Version},
 };
 use std::{
-    future::{Future, pending, poll_fn},
+    future::{Future, poll_fn},
     pin::pin,
     task::Poll,
 };
-
-/// How long a client may take in what it was sent, before the connection's end shows it that no more comes. A body that
-/// fails takes with it what its reader has not fetched yet: Claude Code lost a finished block so, on a busy machine.
-const TAKE_IN_MAX: Span = Span::from_ms(250);
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +42,7 @@ enum Frame {
     Close,
 }
 
-/// Why a relay stopped before the answer's end.
+/// Why a flow stopped before the answer's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broken {
     ClientGone,
@@ -54,89 +50,78 @@ enum Broken {
     Answer(Kind),
 }
 
-/// Passes the answer on to its end, and says what becomes of the client's connection.
-///
-/// # Errors
-/// When the answer broke before anything of it was sent: then the client can be told in so many words.
+/// How a relay came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client has the whole answer.
+    Complete,
+    /// The answer broke before anything of it was sent: the client can be told in so many words.
+    Untold(Kind),
+    /// The answer broke, and what the client has got ends well all the same: with an error event, or because nothing
+    /// that it waits for was missing.
+    Told(Kind),
+    /// The answer broke, and the client must see it by a body without an end.
+    Cut(Kind),
+    /// The client left.
+    ClientGone,
+    /// The client stopped reading.
+    ClientStalled,
+}
+
+/// What there is to know after a relay.
+pub struct Relayed {
+    /// How it came out.
+    pub outcome: Outcome,
+    /// The client was told that the connection ends after this answer.
+    pub closes: bool,
+    /// The close is the only end that the client can see.
+    pub ends_by_close: bool,
+}
+
+/// Passes the answer on to its end.
 pub async fn relay<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
     answered: Answered<R::Outbox>,
     story: &mut Story,
-) -> Result<After, Stop> {
+) -> Relayed {
     let frame = frame(client, &answered);
-    let close = frame == Frame::Close || !story.may_go_on(shard, client);
-    story.record.status = answered.head.status;
-    let content_type = answered.head.field(answered.bytes.live(), "content-type").unwrap_or_default();
-    story.record.stream = content_type.get(..17).is_some_and(|t| t.eq_ignore_ascii_case(b"text/event-stream"));
-    if answered.head.status >= 400 {
-        story.record.origin = Some(Origin::Upstream);
-        story.record.reason = "upstream_answer";
-    }
-    let now = shard.rt.now();
-    story.record.overhead_us += now.since(answered.arrived).as_us();
-    story.record.first_byte_us = now.since(story.started).as_us();
-    let head = render_head(&answered, story, frame, close);
+    let closes = frame == Frame::Close || !story.may_go_on(shard, client);
+    let reads_events = story.note_answer(&answered, shard.rt.now()) && frame == Frame::Chunks;
+    let head = render_head(&answered, story, frame, closes);
     let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
-    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, .. } = answered;
+    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, bytes, .. } = answered;
+    drop(bytes);
     let mut flow = Flow {
         patience: story.table.patience,
         from: &mut conn.inbound,
         gone: &mut client.inbound,
         to: &mut client.outbound,
+        request: &mut client.head_bytes,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
-        events: (story.record.stream && frame == Frame::Chunks).then(Events::default),
+        events: reads_events.then(Events::default),
         head: Some(head),
         surplus: false,
-        sent_bytes: 0,
+        payload_bytes: 0,
     };
-    let outcome = flow.run(shard, rest).await;
-    let broken_stream = match (outcome, &flow.events) {
-        (Err(Broken::Answer(kind)), Some(events)) if flow.head.is_none() => {
-            flow.tell_break(shard, events.told(), kind, story).await
-        }
-        _ => false,
+    let outcome = match flow.run(shard, rest).await {
+        Ok(()) => Outcome::Complete,
+        Err(Broken::ClientGone) => Outcome::ClientGone,
+        Err(Broken::ClientStalled) => Outcome::ClientStalled,
+        Err(Broken::Answer(kind)) if flow.head.is_some() => Outcome::Untold(kind),
+        Err(Broken::Answer(kind)) if flow.tell_break(shard, kind, story).await => Outcome::Told(kind),
+        Err(Broken::Answer(kind)) => Outcome::Cut(kind),
     };
-    story.record.bytes_out = flow.sent_bytes;
+    story.record.bytes_out = flow.payload_bytes;
     story.record.events = flow.events.as_ref().map_or(0, |events| events.count);
-    let untold = flow.head.is_some();
-    let reusable = !flow.surplus && request_sent && upstream_head.keep_alive;
+    let reusable = outcome == Outcome::Complete && !flow.surplus && request_sent && upstream_head.keep_alive;
     drop(flow);
-    match outcome {
-        Ok(()) => {
-            if reusable {
-                let now = shard.rt.now();
-                shard.pool.borrow_mut().put(slot, conn, opened, now, story.table.bounds.pool_idle_max);
-            }
-            story.record.ending = Ending::Complete;
-            Ok(if close { After::Close } else { After::Next })
-        }
-        Err(Broken::Answer(kind)) if untold => Err(Stop::Failed(broke(kind, story))),
-        Err(Broken::Answer(kind)) if !broken_stream => {
-            let now = shard.rt.now();
-            let _ = watched(&shard.rt, &mut client.inbound, now.after(TAKE_IN_MAX), pending::<()>()).await;
-            Ok(ended(Broken::Answer(kind), false, frame, close, story))
-        }
-        Err(broken) => Ok(ended(broken, broken_stream, frame, close, story)),
+    if reusable {
+        let (now, live, max) = (shard.rt.now(), shard.live(), story.table.bounds.pool_idle_max);
+        shard.pool.borrow_mut().put(slot, live.addresses_of(slot), conn, opened, now, max);
     }
-}
-
-/// What the log says of a relay that broke, and how the client is let go.
-fn ended(broken: Broken, told: bool, frame: Frame, close: bool, story: &mut Story) -> After {
-    match broken {
-        Broken::ClientGone => story.client_left(),
-        Broken::ClientStalled => story.refuse(&Failure::new(Kind::ClientStalled, "")),
-        Broken::Answer(kind) => story.refuse(&Failure::new(kind, "")),
-    }
-    match (broken, frame) {
-        // The body's framing has ended; to close now would cost the client its next request.
-        (Broken::Answer(_), _) if told && !close => After::Next,
-        (Broken::Answer(_), _) if told => After::Close,
-        // A client that only said that it sends no more would take a close for the end.
-        (Broken::Answer(_) | Broken::ClientGone, Frame::Close) | (Broken::ClientStalled, _) => After::Abort,
-        _ => After::Drop,
-    }
+    Relayed { outcome, closes, ends_by_close: frame == Frame::Close }
 }
 
 fn frame<O: Outbox>(client: &Client<O>, answered: &Answered<O>) -> Frame {
@@ -157,9 +142,17 @@ fn render_head<O: Outbox>(answered: &Answered<O>, story: &Story, frame: Frame, c
     answer_fields(&mut out, &answered.head, bytes);
     stamp(&mut out, story, Origin::Upstream.slug(), story.record.reason);
     match frame {
+        Frame::None => {
+            // What the body would have been long, where that is known (RFC 9110 section 9.3.2).
+            if let Some(length) = answered.head.field(bytes, "content-length") {
+                out.extend(b"content-length: ");
+                out.extend(length);
+                out.extend(b"\r\n");
+            }
+        }
         Frame::Length(length) => push_number(&mut out, b"content-length: ", length),
         Frame::Chunks => out.extend(b"transfer-encoding: chunked\r\n"),
-        Frame::None | Frame::Close => {}
+        Frame::Close => {}
     }
     if close {
         out.extend(b"connection: close\r\n");
@@ -168,87 +161,14 @@ fn render_head<O: Outbox>(answered: &Answered<O>, story: &Story, frame: Frame, c
     out
 }
 
-/// The events of a stream, as far as they have come.
-#[derive(Default)]
-struct Events {
-    scanner: EventScanner,
-    progress: Progress,
-    /// The beginning of an event whose end has not come.
-    partial: Option<Segment>,
-    /// A part of an event has been sent: the output does not stand at a border.
-    split: bool,
-    count: u64,
-}
-
-impl Events {
-    /// Whether the client can be told of a break inside the stream, and whether it has to be.
-    fn told(&self) -> Telling {
-        match (self.split, self.progress) {
-            (_, Progress { ended: true, .. }) => Telling::Complete,
-            // After a finished block Claude Code keeps what it has, and an error event would make it start over (R44).
-            (false, Progress { block_finished: false, .. }) => Telling::Event,
-            _ => Telling::Silence,
-        }
-    }
-
-    /// Takes payload in; gives out what can be sent: whole events, or what is too long to wait for.
-    fn take(&mut self, segment: Segment) -> Option<Segment> {
-        let held = self.partial.as_ref().map_or(0, Segment::len);
-        let mut all = match self.partial.take() {
-            None => segment,
-            Some(partial) => append(partial, &segment),
-        };
-        let (mut at, mut border) = (held, 0);
-        while let Some(end) = self.scanner.next(all.live(), at) {
-            self.progress.saw(self.scanner.name());
-            self.count += 1;
-            (at, border) = (end, end);
-        }
-        if border == 0 && all.len() <= EVENT_BYTES_MAX {
-            self.partial = Some(all);
-            return None;
-        }
-        if border == 0 {
-            self.split = true;
-            return Some(all);
-        }
-        self.split = false;
-        if border < all.len() {
-            self.partial = Some(Segment::copy_of(all.live().get(border..).unwrap_or_default()));
-            all.truncate(border);
-        }
-        Some(all)
-    }
-}
-
-/// `more` behind `held`, in a buffer that has room for a whole event.
-fn append(mut held: Segment, more: &Segment) -> Segment {
-    if held.room() < more.len() {
-        let mut larger = Segment::with_room((held.len() + more.len()).max(EVENT_BYTES_MAX));
-        larger.extend(held.live());
-        held = larger;
-    }
-    held.extend(more.live());
-    held
-}
-
-/// How a broken stream is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Telling {
-    /// By an error event.
-    Event,
-    /// By a body without its end.
-    Silence,
-    /// Cleanly: the last event that the client waits for has come.
-    Complete,
-}
-
 /// The flow of one answer's body.
 struct Flow<'a, O: Outbox> {
     patience: Patience,
     from: &'a mut Inbound,
     gone: &'a mut Inbound,
     to: &'a mut Outbound<O>,
+    /// The head of the request; of no use once that of the answer has left.
+    request: &'a mut Segment,
     decoder: BodyDecoder,
     frame: Frame,
     events: Option<Events>,
@@ -256,13 +176,13 @@ struct Flow<'a, O: Outbox> {
     head: Option<Segment>,
     /// The upstream sent more than its answer.
     surplus: bool,
-    sent_bytes: u64,
+    payload_bytes: u64,
 }
 
 impl<O: Outbox> Flow<'_, O> {
     async fn run<R: Runtime<Outbox = O>>(&mut self, shard: &Shard<R>, rest: Option<Segment>) -> Result<(), Broken> {
         let make = |at| shard.rt.sleep_until(at);
-        let timer = pin!(make(first_tick(shard.rt.now())));
+        let timer = pin!(None);
         let mut ticker = Ticker::new(timer, &make);
         let mut arrived = rest.map(Read::Data);
         if self.frame == Frame::None {
@@ -281,6 +201,10 @@ impl<O: Outbox> Flow<'_, O> {
                 }
                 Read::End => {
                     self.decoder.eof().map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
+                    // Where the close is the end of the framing, only the events can tell an end from a break.
+                    if self.events.as_mut().is_some_and(|events| !events.are_whole()) {
+                        return Err(Broken::Answer(Kind::AnswerBroken));
+                    }
                     let out = self.last(None);
                     self.write(shard, &mut ticker, out).await?;
                     self.surplus = true;
@@ -321,13 +245,15 @@ impl<O: Outbox> Flow<'_, O> {
         let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
         self.surplus |= stripped.consumed < segment.len();
         segment.narrow(stripped.payload);
-        self.sent_bytes += segment.len() as u64;
+        self.payload_bytes += segment.len() as u64;
         let payload = match &mut self.events {
             _ if segment.is_empty() => None,
             None => Some(segment),
             Some(events) => events.take(segment),
         };
         if self.decoder.is_done() {
+            // The next read stands until the next answer, perhaps for long.
+            self.from.expect(READ_BYTES_MIN);
             return Ok(self.last(payload));
         }
         Ok(payload.map(|payload| self.framed(payload)))
@@ -367,6 +293,9 @@ impl<O: Outbox> Flow<'_, O> {
         ticker: &mut Ticker<'_, F>,
         payload: Option<Segment>,
     ) -> Result<(), Broken> {
+        if self.head.is_some() {
+            *self.request = Segment::none();
+        }
         let mut queue = [self.head.take(), payload];
         if let [Some(head), Some(payload)] = &mut queue
             && head.room() >= payload.len()
@@ -386,18 +315,13 @@ impl<O: Outbox> Flow<'_, O> {
     }
 
     /// Ends a stream that broke: by an error event where the client can use one. True when the end was written.
-    async fn tell_break<R: Runtime<Outbox = O>>(
-        &mut self,
-        shard: &Shard<R>,
-        telling: Telling,
-        kind: Kind,
-        story: &Story,
-    ) -> bool {
+    async fn tell_break<R: Runtime<Outbox = O>>(&mut self, shard: &Shard<R>, kind: Kind, story: &Story) -> bool {
+        let telling = self.events.as_ref().map_or(Telling::Silence, Events::told);
         if telling == Telling::Silence {
             return false;
         }
         let make = |at: Mono| shard.rt.sleep_until(at);
-        let timer = pin!(make(first_tick(shard.rt.now())));
+        let timer = pin!(None);
         let mut ticker = Ticker::new(timer, &make);
         if let Some(events) = &mut self.events {
             events.partial = None;
@@ -415,7 +339,7 @@ fn break_event(kind: Kind, story: &Story) -> String {
 }
 
 /// The failure of an answer that broke off.
-fn broke(kind: Kind, story: &Story) -> Failure {
+pub fn broke(kind: Kind, story: &Story) -> Failure {
     let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
     let what = match kind {
         Kind::Draining => return Failure::new(kind, "this forebay is going down. Try again."),

@@ -3,7 +3,7 @@
 use super::drain::Drain;
 use crate::{
     base::{Rng, UpstreamSlot},
-    net::{Endpoint, Pool, Tls},
+    net::{Endpoint, Pool, TlsBySlot},
     rt::Runtime,
     table::{Table, live::Live},
     telemetry::Core,
@@ -24,8 +24,8 @@ pub struct Shared {
     pub table: Arc<ArcSwap<Table>>,
     /// Resolved addresses and model lists.
     pub live: Arc<ArcSwap<Live>>,
-    /// TLS settings by upstream slot; `None` for plain HTTP. Shared, so that sessions resume on every core.
-    pub tls: Arc<Vec<Option<Tls>>>,
+    /// TLS settings by upstream slot. Shared, so that sessions resume on every core.
+    pub tls: Arc<ArcSwap<TlsBySlot>>,
     /// Bytes of request bodies held by the process.
     pub bodies: Arc<AtomicU64>,
     /// The process takes no new work.
@@ -82,13 +82,18 @@ impl<R: Runtime> Shard<R> {
         self.shared.draining.load(Ordering::Relaxed)
     }
 
-    /// How to connect to an upstream of `table`.
-    pub fn endpoint(&self, table: &Table, upstream: UpstreamSlot) -> Endpoint {
-        Endpoint {
-            tls: self.shared.tls.get(upstream.index()).cloned().flatten(),
+    /// How to connect to an upstream of `table`. `None` when TLS is wanted and there are no settings for it: a
+    /// credential never goes in clear by mistake.
+    pub fn endpoint(&self, table: &Table, upstream: UpstreamSlot) -> Option<Endpoint> {
+        let tls = self.shared.tls.load().get(upstream.index()).cloned().flatten();
+        let way = table.upstream(upstream)?;
+        (tls.is_some() == way.tls).then(|| Endpoint {
+            via: way.via.clone(),
+            guard: way.guard,
+            tls,
             connect: table.patience.connect,
             handshake: table.patience.tls,
-        }
+        })
     }
 
     /// Claims `bytes` of body memory from the process; `None` when it would hold more than `max`.

@@ -70,18 +70,13 @@ const TICK: Span = Span::from_secs(2);
 /// One timer for all the waits of a relay. A timer per event would cost more than the event; this one fires every two
 /// seconds, so a wait ends up to that much late.
 pub struct Ticker<'a, F> {
-    timer: Pin<&'a mut F>,
+    timer: Pin<&'a mut Option<F>>,
     make: &'a dyn Fn(Mono) -> F,
 }
 
-/// When a ticker that is made now fires first.
-pub fn first_tick(now: Mono) -> Mono {
-    now.after(TICK)
-}
-
 impl<'a, F: Future<Output = ()>> Ticker<'a, F> {
-    /// A ticker on `timer`, which `make` made for `first_tick`.
-    pub fn new(timer: Pin<&'a mut F>, make: &'a dyn Fn(Mono) -> F) -> Ticker<'a, F> {
+    /// A ticker that puts what `make` makes into `timer`, once there is something to wait for.
+    pub fn new(timer: Pin<&'a mut Option<F>>, make: &'a dyn Fn(Mono) -> F) -> Ticker<'a, F> {
         Ticker { timer, make }
     }
 
@@ -101,14 +96,18 @@ impl<'a, F: Future<Output = ()>> Ticker<'a, F> {
             if client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Watched::ClientGone);
             }
-            while self.timer.as_mut().poll(cx).is_ready() {
-                let now = shard.rt.now();
-                if now >= until || shard.drain.stage() == Stage::Ending {
-                    return Poll::Ready(Watched::TimeUp);
+            loop {
+                match self.timer.as_mut().as_pin_mut().map(|timer| timer.poll(cx)) {
+                    Some(Poll::Pending) => return Poll::Pending,
+                    Some(Poll::Ready(())) if shard.rt.now() >= until || shard.drain.stage() == Stage::Ending => {
+                        return Poll::Ready(Watched::TimeUp);
+                    }
+                    _ => {
+                        let next = shard.rt.now().after(TICK).min(until);
+                        self.timer.set(Some((self.make)(next)));
+                    }
                 }
-                self.timer.set((self.make)(first_tick(now).min(until)));
             }
-            Poll::Pending
         })
         .await
     }

@@ -152,12 +152,12 @@ impl Stage {
         let mut live = Live::unknown(plan.sites.len());
         for (known, site) in live.addresses.iter_mut().zip(&plan.sites) {
             let addresses = site.addresses.iter().map(|(address, _)| *address).collect();
-            *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None };
+            *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None, refused: false };
         }
         let shared = Shared {
             table: Arc::new(ArcSwap::from_pointee(plan.table(false))),
             live: Arc::new(ArcSwap::from_pointee(live)),
-            tls: Arc::new(plan.sites.iter().map(|_| None).collect()),
+            tls: Arc::new(ArcSwap::from_pointee(plan.sites.iter().map(|_| None).collect())),
             bodies: Arc::new(AtomicU64::new(0)),
             draining: Arc::new(AtomicBool::new(false)),
         };
@@ -218,7 +218,8 @@ impl Stage {
             self.world.sleep_until(self.world.now().after(HOUSEKEEPING)).await;
             self.pool_max.set(self.pool_max.get().max(self.shard.pool.borrow().len()));
             self.bodies_max.set(self.bodies_max.get().max(self.shared.bodies.load(Ordering::Relaxed)));
-            self.shard.pool.borrow_mut().sweep(self.world.now());
+            let table = self.shard.table();
+            self.shard.pool.borrow_mut().sweep(self.world.now(), |slot| table.upstream(slot).is_some());
             self.records.borrow_mut().extend(std::iter::from_fn(|| self.core.pop()));
             let is_quiet = self.core.counters.connections.get() == 0 && clients.iter().all(|client| client.is_done());
             let is_late = self.world.now() > Mono::default().after(Span::from_secs(20_000));

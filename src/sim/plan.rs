@@ -15,7 +15,7 @@ use crate::{
     base::{CallerSlot, Mono, Span, TeamSlot, UpstreamSlot, Wall},
     table::{
         Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-        Provider, RuntimeSettings, SecretLine, Table, Target, Team, Upstream,
+        Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Team, Upstream,
     },
 };
 use std::{fmt::Write, net::SocketAddr};
@@ -240,6 +240,7 @@ impl Plan {
             listeners: vec![Listener {
                 address: SocketAddr::from(([127, 0, 0, 1], 80)),
                 plaintext: true,
+                tls: None,
                 hosts: Hosts::Any,
                 refuse_cross_site: false,
             }],
@@ -254,6 +255,7 @@ impl Plan {
             patience: self.patience,
             runtime: RuntimeSettings::default(),
             log: LogFormat::Json,
+            slots: Slots::default(),
         }
     }
 }
@@ -408,6 +410,8 @@ fn upstream(site: &Site) -> Upstream {
         host_header: format!("{}.example", site.name),
         credentials: vec![Credential { name: "only".into(), header }],
         extra_ca: Vec::new(),
+        via: None,
+        guard: crate::net::Guard::Inside,
     }
 }
 

@@ -56,7 +56,7 @@ impl Plan {
     /// The candidates, by tier, then in file order.
     pub fn candidates<'a>(&self, table: &'a Table) -> impl Iterator<Item = &'a Target> + use<'a> {
         let open = self.open;
-        let targets = table.models.get(self.model.index()).map_or(&[][..], |model| &model.targets);
+        let targets = table.model(self.model).map_or(&[][..], |model| &model.targets);
         targets.iter().take(TARGETS_MAX).enumerate().filter(move |(at, _)| open & (1 << at) != 0).map(|(_, t)| t)
     }
 }
@@ -97,7 +97,7 @@ impl Table {
 
     /// Where passed-through paths go: the first upstream of the file that is open to the caller.
     pub fn passthrough_upstream(&self, caller: CallerSlot) -> Option<UpstreamSlot> {
-        (0..self.upstreams.len() as u32).map(UpstreamSlot).find(|slot| self.allows_upstream(caller, *slot))
+        self.upstream_slots().map(|(slot, _)| slot).find(|slot| self.allows_upstream(caller, *slot))
     }
 
     /// The exact model names and globs that are open to the caller, each as narrow as its lists make it.
@@ -150,7 +150,7 @@ impl Table {
         let find =
             |exact: bool| self.models.iter().position(|rule| rule.name.is_exact() == exact && rule.name.matches(model));
         let at = find(true).or_else(|| find(false))?;
-        Some((ModelSlot(at as u32), self.models.get(at)?))
+        Some((self.model_slot(at), self.models.get(at)?))
     }
 
     /// Bit `i` for target `i` that both lists leave open.

@@ -1,18 +1,37 @@
 //! An address that clients connect to, and which requests it takes at all.
 
-use std::net::SocketAddr;
+use crate::net::Identity;
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 /// One `[[listen]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Spoken without TLS; always so in this version.
+    /// Other machines may reach it without TLS.
     pub plaintext: bool,
+    /// Its certificate; without one it is spoken to in plain HTTP.
+    pub tls: Option<ListenerTls>,
     /// The host names that it answers to.
     pub hosts: Hosts,
     /// Whether a request that a web page of another site sent is refused.
     pub refuse_cross_site: bool,
+}
+
+/// `tls` of a `[[listen]]`, as it was when the configuration was read. What is shown to clients now is in `Live`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The chain of certificates, PEM.
+    pub cert: PathBuf,
+    /// Their key, PEM.
+    pub key: PathBuf,
+    /// Everyone on this machine may read the key.
+    pub key_is_open: bool,
+    /// The two files' contents.
+    pub identity: Identity,
 }
 
 /// Which `Host` values a listener answers to. A restricted list is what keeps a web page from reaching a loopback
@@ -26,9 +45,11 @@ pub enum Hosts {
 }
 
 impl Hosts {
-    /// The names of this machine for itself.
-    pub fn loopback() -> Hosts {
-        Hosts::Only(["localhost", "127.0.0.1", "::1"].map(Box::from).to_vec())
+    /// The names of this machine for itself, and the address that it listens on.
+    pub fn local(address: IpAddr) -> Hosts {
+        let mut names = ["localhost", "127.0.0.1", "::1"].map(Box::from).to_vec();
+        names.push(address.to_string().into());
+        Hosts::Only(names)
     }
 
     /// Whether a request with this `Host` value is answered. The port is not looked at: forwarded ports differ.
@@ -70,7 +91,7 @@ mod tests {
 
     #[test]
     fn loopback_answers_to_its_own_names_only() {
-        let hosts = Hosts::loopback();
+        let hosts = Hosts::local(IpAddr::from([127, 0, 0, 2]));
         for yes in ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:443"] {
             assert!(hosts.answers(yes.as_bytes()), "{yes}");
         }

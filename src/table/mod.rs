@@ -3,10 +3,13 @@
 //! state (addresses, buckets, breakers) is elsewhere.
 
 mod access;
+mod fixed;
 pub mod listener;
 pub mod live;
+pub mod meaning;
 pub mod passthrough;
 pub mod pattern;
+mod slots;
 pub mod upstream;
 
 use std::collections::HashMap;
@@ -16,17 +19,18 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use crate::base::bounds;
-use crate::base::{CallerSlot, Span, TeamSlot, UpstreamSlot, Wall};
+use crate::base::{CallerSlot, ModelSlot, Span, TeamSlot, UpstreamSlot, Wall};
 
 pub use access::{Access, Plan, Refusal};
-pub use listener::{Hosts, Listener};
+pub use listener::{Hosts, Listener, ListenerTls};
 pub use pattern::Pattern;
+pub use slots::Slots;
 pub use upstream::{Credential, Provider, SecretLine, Upstream};
 
 /// Targets of one model at most; what a `Plan` has room for.
 pub const TARGETS_MAX: usize = 16;
 
-/// One whole configuration. Slots index its lists.
+/// One whole configuration. Its lists are in file order; which slot each item has, `slots` says.
 pub struct Table {
     /// Counts the configurations that this process has had in force; the first is 1.
     pub generation: u64,
@@ -56,6 +60,8 @@ pub struct Table {
     pub runtime: RuntimeSettings,
     /// How the access log looks.
     pub log: LogFormat,
+    /// Which slot each name has.
+    pub slots: Slots,
 }
 
 /// What holds for everyone.
@@ -136,7 +142,8 @@ pub struct Expiry {
 }
 
 /// The class of a key is a ceiling: a request may ask for a lower one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Class {
     /// A person waits for the answer.
     #[default]
@@ -177,7 +184,7 @@ impl Default for Bounds {
 pub struct Patience {
     /// TCP connect to an upstream.
     pub connect: Span,
-    /// TLS handshake with an upstream.
+    /// TLS handshake, with an upstream or a client.
     pub tls: Span,
     /// A request's whole head, from its first byte.
     pub head: Span,
@@ -285,17 +292,27 @@ impl Table {
 
     /// The caller in `slot`; `None` only for a slot of another table.
     pub fn caller(&self, slot: CallerSlot) -> Option<&Caller> {
-        self.callers.get(slot.index())
+        self.callers.get(self.caller_place(slot)?)
+    }
+
+    /// The team in `slot`; `None` only for a slot of another table.
+    pub fn team(&self, slot: TeamSlot) -> Option<&Team> {
+        self.teams.get(self.team_place(slot)?)
+    }
+
+    /// The model rule in `slot`; `None` only for a slot of another table.
+    pub fn model(&self, slot: ModelSlot) -> Option<&Model> {
+        self.models.get(self.model_place(slot)?)
     }
 
     /// The team of a caller, if it has one.
     pub fn team_of(&self, slot: CallerSlot) -> Option<&Team> {
-        self.teams.get(self.caller(slot)?.team?.index())
+        self.team(self.caller(slot)?.team?)
     }
 
     /// The upstream in `slot`; `None` only for a slot of another table.
     pub fn upstream(&self, slot: UpstreamSlot) -> Option<&Upstream> {
-        self.upstreams.get(slot.index())
+        self.upstreams.get(self.upstream_place(slot)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::Kind;
+use crate::net::Guard;
 
 fn slot(n: u32) -> UpstreamSlot {
     UpstreamSlot(n)
@@ -18,6 +19,8 @@ fn upstream(name: &str) -> Upstream {
         host_header: "api.example".into(),
         credentials: vec![Credential { name: "a".into(), header: SecretLine::x_api_key("k") }],
         extra_ca: Vec::new(),
+        via: None,
+        guard: Guard::Inside,
     }
 }
 
@@ -69,6 +72,7 @@ fn table(models: Vec<Model>, teams: Vec<Team>, callers: Vec<Caller>) -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        slots: Slots::default(),
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::net::{Guard, Via};
+
 /// The kind of service behind an upstream; each is a preset of base URL, credential header and dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provider {
@@ -43,6 +45,17 @@ pub struct Upstream {
     pub credentials: Vec<Credential>,
     /// Further roots that its certificate may come from, as DER, next to the public ones.
     pub extra_ca: Vec<Vec<u8>>,
+    /// The proxy that connections go through; `None` when they go straight.
+    pub via: Option<Arc<Via>>,
+    /// Which addresses connections may go to: the proxy's where there is one, else the host's.
+    pub guard: Guard,
+}
+
+impl Upstream {
+    /// The host name or address, and the port, that connections are opened to: the proxy's where there is one.
+    pub fn first_hop(&self) -> (&Arc<str>, u16) {
+        self.via.as_ref().map_or((&self.host, self.port), |via| (&via.host, via.port))
+    }
 }
 
 /// One credential of an upstream.

@@ -108,6 +108,51 @@ pub struct UpstreamCounters {
     pub replays: Counter,
 }
 
+/// How a client's TLS handshake came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// With the whole exchange of keys and certificates.
+    Full,
+    /// From a ticket of an earlier session.
+    Resumed,
+    /// The client spoke plain HTTP.
+    PlainHttp,
+    /// It was not done in time.
+    Timeout,
+    /// The client closed before it was done.
+    Closed,
+    /// No version, cipher or protocol in common, or not TLS at all.
+    Refused,
+    /// The client does not trust the certificate.
+    Distrusted,
+}
+
+impl Handshake {
+    /// All of them, in order.
+    pub const ALL: [Handshake; 7] = [
+        Handshake::Full,
+        Handshake::Resumed,
+        Handshake::PlainHttp,
+        Handshake::Timeout,
+        Handshake::Closed,
+        Handshake::Refused,
+        Handshake::Distrusted,
+    ];
+
+    /// As it stands in metrics.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Handshake::Full => "full",
+            Handshake::Resumed => "resumed",
+            Handshake::PlainHttp => "plain_http",
+            Handshake::Timeout => "timeout",
+            Handshake::Closed => "closed",
+            Handshake::Refused => "refused",
+            Handshake::Distrusted => "distrusted",
+        }
+    }
+}
+
 /// All that one core counts.
 pub struct Counters {
     /// Client connections accepted.
@@ -144,6 +189,7 @@ pub struct Counters {
     pub duration: Histogram,
     /// forebay's own part of the duration: without waiting for the client or the upstream.
     pub overhead: Histogram,
+    handshakes: [Counter; Handshake::ALL.len()],
     statuses: [Counter; STATUSES.end - STATUSES.start],
     reasons: [Counter; REASONS],
     upstreams: [UpstreamCounters; UPSTREAMS_MAX],
@@ -170,10 +216,16 @@ impl Counters {
             first_byte: Histogram::new(),
             duration: Histogram::new(),
             overhead: Histogram::new(),
+            handshakes: [const { Counter::new() }; Handshake::ALL.len()],
             statuses: [const { Counter::new() }; STATUSES.end - STATUSES.start],
             reasons: [const { Counter::new() }; REASONS],
             upstreams: std::array::from_fn(|_| UpstreamCounters::default()),
         }
+    }
+
+    /// Clients' TLS handshakes that came out so.
+    pub fn handshakes(&self, outcome: Handshake) -> &Counter {
+        &self.handshakes[outcome as usize]
     }
 
     /// Exchanges that ended with `status`; a status outside 100..600 counts as 599.

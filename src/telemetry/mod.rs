@@ -8,7 +8,7 @@ pub mod histogram;
 pub mod record;
 pub mod text;
 
-pub use counters::{Counter, Counters, Gauge, UpstreamCounters};
+pub use counters::{Counter, Counters, Gauge, Handshake, UpstreamCounters};
 pub use histogram::Histogram;
 pub use record::{Client, Ending, Record, RequestId};
 pub use text::Text;

@@ -272,6 +272,9 @@ impl FieldScan {
         };
         self.raw_over |= self.raw.len() + part.len() > room;
         if !self.raw_over {
+            if self.raw.capacity() == 0 {
+                self.raw.reserve(KEY_RAW_BYTES_MAX); // once, instead of growing towards it
+            }
             self.raw.extend_from_slice(part);
         }
         let Some(end) = end else { return Ok(bytes.len()) };

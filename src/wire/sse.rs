@@ -111,6 +111,15 @@ impl EventScanner {
         !self.at_border
     }
 
+    /// The stream has ended. True if that shows that an event had: its last byte was the CR of its blank line.
+    pub fn finish(&mut self) -> bool {
+        let ended = std::mem::replace(&mut self.pending, Pending::Nothing) == Pending::Border;
+        if ended {
+            self.border(0);
+        }
+        ended
+    }
+
     fn border(&mut self, at: usize) -> usize {
         self.at_border = true;
         self.fresh = true;

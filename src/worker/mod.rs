@@ -8,13 +8,13 @@ pub use mesh::{Mesh, Parcel};
 
 use crate::{
     base::Span,
-    net::Conn,
+    net::{Conn, tls},
     rt::{
-        Runtime, Socket,
+        Runtime, Socket, deadline,
         ring::{Driver, Listener, ListenerCloser, Ring, RingOutbox, pin_to},
     },
     serve::{self, Shard, drain::Stage, shard::Shared},
-    telemetry::{Core, Counters},
+    telemetry::{Core, Counters, Handshake},
 };
 use std::{
     io,
@@ -83,7 +83,9 @@ async fn work(ring: Ring, driver: Driver, assignment: Assignment, panics: Arc<At
         let panicked = panics.load(Ordering::Relaxed);
         core.counters.panics.add(panicked - std::mem::replace(&mut panics_seen, panicked));
         core.beat();
-        shard.pool.borrow_mut().sweep(ring.now());
+        let table = shard.table();
+        shard.pool.borrow_mut().sweep(ring.now(), |slot| table.upstream(slot).is_some());
+        drop(table); // a table that gives way is freed, not held over the sleep
         core.counters.idle.set(shard.pool.borrow().len() as i64);
         ring.sleep_until(ring.now().after(HOUSEKEEPING)).await;
     }
@@ -113,13 +115,35 @@ fn serve_socket(shard: &Rc<Shard<Ring>>, socket: Socket<RingOutbox>, listener: u
     shard.clone().rt.spawn(async move {
         let core = Arc::clone(&shard.core);
         let _open = core.counters.connections.hold();
-        let conn = Conn::plain(socket);
+        let Some(conn) = greet(&shard, socket, listener).await else { return };
         if core.counters.connections.get() > shard.table().bounds.connections_max as i64 {
             serve::connection::turn_away(&shard, conn).await;
         } else {
             serve::connection(shard, conn, listener).await;
         }
     });
+}
+
+/// The connection in the clear for us: at once, or after the handshake where the listener has a certificate. `None`
+/// when nothing came of it, which is counted. With HTTP/2 this is where the agreed protocol will part the ways.
+async fn greet(shard: &Shard<Ring>, socket: Socket<RingOutbox>, number: usize) -> Option<Conn<RingOutbox>> {
+    let table = shard.table();
+    // The table decides, so that no fault can make a listener speak plain HTTP that must not.
+    if table.listeners.get(number).is_none_or(|listener| listener.tls.is_none()) {
+        return Some(Conn::plain(socket));
+    }
+    let config = Arc::clone(&shard.live().front(number)?.config);
+    let until = shard.rt.now().after(table.patience.tls);
+    drop(table);
+    // Boxed, because a handshake is large and short, and the connection's task small and long.
+    let handshake = Box::pin(tls::accept(socket, config));
+    let (outcome, conn) = deadline(&shard.rt, until, handshake).await.unwrap_or((Handshake::Timeout, None));
+    shard.core.counters.handshakes(outcome).add(1);
+    if outcome == Handshake::PlainHttp {
+        serve::connection::refuse_plain(shard, conn?).await;
+        return None;
+    }
+    conn
 }
 
 /// Lets time pass, at most `span`, as long as `busy`.
@@ -147,7 +171,7 @@ async fn accept(shard: Rc<Shard<Ring>>, mesh: Mesh, listener: Listener, number: 
                     None => serve_socket(&shard, accepted.stay(), number),
                 }
             }
-            Err(_) if shard.is_draining() => return,
+            Err(_) if shard.drain.stage() > Stage::Serving => return,
             Err(_) => shard.rt.sleep_until(shard.rt.now().after(ACCEPT_PAUSE)).await,
         }
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::{fs, io};
 
 use forebay::auth;
@@ -24,7 +25,8 @@ struct Disk {
 impl Disk {
     fn new(root: PathBuf, variables: &[(&str, &str)]) -> Disk {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Disk { root, changed: RefCell::default(), variables: RefCell::new(variables) }
+        let changed = pairs().iter().map(|(name, text)| (PathBuf::from(name), text.clone())).collect();
+        Disk { root, changed: RefCell::new(changed), variables: RefCell::new(variables) }
     }
 
     /// Does what the hints say.
@@ -39,8 +41,11 @@ impl Disk {
                     self.variables.borrow_mut().insert(name.clone(), "sk-mended".into());
                 }
                 Remedy::File(path) => {
-                    let text =
-                        if path.extension().is_some_and(|e| e == "pem") { certificate() } else { "sk-mended".into() };
+                    let text = match path.extension().and_then(|extension| extension.to_str()) {
+                        Some("pem" | "crt") => pairs()["tls.crt"].clone(),
+                        Some("key") => pairs()["tls.key"].clone(),
+                        _ => "sk-mended".into(),
+                    };
                     self.changed.borrow_mut().insert(path.clone(), text);
                 }
             }
@@ -71,10 +76,40 @@ impl Host for Disk {
         names.sort();
         Ok(names)
     }
+
+    fn is_open_to_all(&self, _: &Path) -> bool {
+        false
+    }
+
+    fn now(&self) -> Wall {
+        Wall(1_767_225_600_000) // 2026-01-01
+    }
 }
 
-fn certificate() -> String {
-    rcgen::generate_simple_self_signed(["ca.example".to_owned()]).expect("a certificate").cert.pem()
+/// Certificates and keys as files: no private key stands in the repository.
+fn pairs() -> &'static BTreeMap<&'static str, String> {
+    static PAIRS: OnceLock<BTreeMap<&'static str, String>> = OnceLock::new();
+    PAIRS.get_or_init(|| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = |from, until| {
+            let mut params = rcgen::CertificateParams::new(["gw.example".to_owned()]).expect("names");
+            params.not_before = rcgen::date_time_ymd(from, 1, 1);
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+            params.self_signed(&key).expect("a certificate").pem()
+        };
+        let other = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+        let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        BTreeMap::from([
+            ("tls.crt", certificate(2020, 2090)),
+            ("ended.crt", certificate(2020, 2025)),
+            ("early.crt", certificate(2030, 2090)),
+            ("key-in-it.crt", key.serialize_pem()),
+            ("tls.key", key.serialize_pem()),
+            ("other.key", other),
+            ("locked.key", locked.to_owned()),
+            ("certificate-in-it.key", certificate(2020, 2090)),
+        ])
+    })
 }
 
 fn root() -> &'static Path {

@@ -153,7 +153,11 @@ pub struct Forebay {
     child: Child,
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    /// Of all listeners, in the order of the config.
+    pub addresses: Vec<SocketAddr>,
     pub log: BufReader<ChildStdout>,
+    /// What it says on standard error once it listens.
+    pub notices: mpsc::Receiver<String>,
     _folder: tempfile::TempDir,
 }
 
@@ -165,11 +169,16 @@ impl Forebay {
         std::fs::write(&path, config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.arg("serve").arg("--config").arg(&path);
-        Forebay::spawn(command, force_epoll, folder)
+        let listeners = config.matches("[listen]").count(); // `[[listen]]` has it inside
+        Forebay::spawn_with(command, force_epoll, folder, listeners)
     }
 
-    /// Starts `command`, which must be forebay.
-    pub fn spawn(mut command: Command, force_epoll: &str, folder: tempfile::TempDir) -> Forebay {
+    /// Starts `command`, which must be forebay with one listener.
+    pub fn spawn(command: Command, force_epoll: &str, folder: tempfile::TempDir) -> Forebay {
+        Forebay::spawn_with(command, force_epoll, folder, 1)
+    }
+
+    fn spawn_with(mut command: Command, force_epoll: &str, folder: tempfile::TempDir, listeners: usize) -> Forebay {
         let mut child = command
             .env("MONOIO_FORCE_LEGACY_DRIVER", force_epoll)
             .env("PROVIDER_KEY", PROVIDER_KEY)
@@ -179,18 +188,25 @@ impl Forebay {
             .unwrap();
         let mut said = String::new();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let (mut address, mut admin) = (None, None);
-        while address.is_none() || admin.is_none() {
+        let (mut addresses, mut admin) = (Vec::new(), None);
+        while addresses.len() < listeners || admin.is_none() {
             let mut line = String::new();
             assert!(stderr.read_line(&mut line).unwrap() > 0, "forebay did not start:\n{said}");
-            address = address.or_else(|| after(&line, "listening on http://"));
+            addresses.extend(after(&line, "listening on http://").or_else(|| after(&line, "listening on https://")));
             admin = admin.or_else(|| after(&line, "admin on http://"));
             said.push_str(&line);
         }
         // Whatever else it says must not fill the pipe.
-        thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
+        let (sender, notices) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                let _ = sender.send(line);
+            }
+        });
         let log = BufReader::new(child.stdout.take().unwrap());
-        Forebay { child, address: address.unwrap(), admin: admin.unwrap(), log, _folder: folder }
+        let address = addresses[0];
+        Forebay { child, address, admin: admin.unwrap(), addresses, log, notices, _folder: folder }
     }
 
     pub fn connect(&self) -> Client {
@@ -260,8 +276,8 @@ pub fn config(upstream: &str, more: &str) -> String {
     )
 }
 
-/// A client's connection.
-pub struct Client(pub TcpStream);
+/// A client's connection, in plain HTTP or over TLS.
+pub struct Client<S = TcpStream>(pub S);
 
 /// An answer as the client saw it.
 #[derive(Debug)]
@@ -293,7 +309,7 @@ impl Answer {
     }
 }
 
-impl Client {
+impl<S: Read + Write> Client<S> {
     pub fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
     }

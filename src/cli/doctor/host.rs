@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn table() -> Table {
-        config::quickstart("sk".into(), None, [0; 32], "127.0.0.1:1".parse().unwrap()).unwrap()
+        config::quickstart("sk".into(), None, [0; 32], "127.0.0.1:1".parse().unwrap(), &|_| None).unwrap()
     }
 
     #[test]

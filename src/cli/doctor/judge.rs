@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn only_the_first_credential_of_an_upstream_is_in_use() {
-        let table = config::quickstart("sk".into(), None, [0; 32], "127.0.0.1:1".parse().unwrap()).unwrap();
+        let table = config::quickstart("sk".into(), None, [0; 32], "127.0.0.1:1".parse().unwrap(), &|_| None).unwrap();
         let ok = || tried(200, Some(answer(200, None)));
         let all = [told(vec![ok(), tried(401, None), ok()]), told(vec![ok()])];
         let in_use: Vec<bool> = granted(&table, &all).iter().map(|granted| granted.in_use).collect();

@@ -3,6 +3,7 @@
 
 mod access;
 mod callers;
+pub(super) mod egress;
 mod models;
 mod places;
 mod settings;
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::table::{Org, Table};
+use crate::table::{Org, Slots, Table};
 
 pub(super) use upstreams::plain;
 
@@ -27,7 +28,7 @@ const NAME_BYTES_MAX: usize = 64;
 pub fn compile(problems: &mut Problems, host: &dyn Host, file: &mut File) -> Option<Table> {
     let later = upstreams::take_later(problems, &mut file.upstreams);
     let zone = settings::zone(problems, file.org.timezone.as_ref());
-    let places = places::compile(problems, file);
+    let places = places::compile(problems, host, file);
     let upstreams = upstreams::compile(problems, host, &file.upstreams);
     let mut names = Names::of(problems, "upstream", file.upstreams.iter().map(|upstream| upstream.name.as_ref()));
     names.later = later;
@@ -58,6 +59,7 @@ pub fn compile(problems: &mut Problems, host: &dyn Host, file: &mut File) -> Opt
         patience,
         runtime,
         log,
+        slots: Slots::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::table::{Model, Pattern, TARGETS_MAX, Target};
 use super::super::diagnose::{At, Edit, Problems, Remedy};
 use super::super::file::{self, File};
 use super::super::quickstart::every_model;
-use super::super::reader::{entry_removal, extent, item_removal};
+use super::super::reader::{entry_removal, extent, insertion, item_removal};
 use super::super::syntax::line_at;
 use super::{Names, quoted, within};
 
@@ -91,10 +91,10 @@ fn targets(problems: &mut Problems, written: &file::Model, upstreams: &Names) ->
     if written.targets.is_empty() && !written.targets_told {
         let first = upstreams.list.iter().find(|name| !name.is_empty()).map_or("anthropic", |name| name);
         let value = format!("[{{ upstream = {} }}]", quoted(first));
-        let line = line_at(&problems.text(written.at.file), written.at.start).end;
-        let new = (super::Spot { start: line, end: line, ..written.at }, format!("\ntargets = {value}"));
-        let (at, text) = written.targets_at.map_or(new, |at| (at, value.clone()));
-        let remedy = Remedy::replace(at, text);
+        let remedy = match written.targets_at {
+            Some(at) => Remedy::replace(at, value.clone()),
+            None => insertion(problems, written.at, "targets", &value),
+        };
         problems.add(
             written.targets_at.unwrap_or(written.at),
             "[[model]] has no `targets`",

@@ -1,13 +1,19 @@
 //! Where forebay listens.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
-use crate::table::{Hosts, Listener};
+use zeroize::Zeroizing;
+
+use crate::net::identity::{self, Identity, Part};
+use crate::table::{Hosts, Listener, ListenerTls};
 
 use super::super::diagnose::{At, Problems, Remedy, Spot};
-use super::super::file::{File, Listen};
+use super::super::file::{File, Listen, ListenTls};
+use super::super::host::Host;
+use super::super::reader::entry_removal;
 use super::super::{url, value};
-use super::quoted;
+use super::{beside, plain, quoted};
 
 /// Listeners for clients, and the two for operators.
 pub(super) struct Places {
@@ -16,14 +22,14 @@ pub(super) struct Places {
     pub health: Option<SocketAddr>,
 }
 
-pub(super) fn compile(problems: &mut Problems, file: &File) -> Places {
+pub(super) fn compile(problems: &mut Problems, host: &dyn Host, file: &File) -> Places {
     if file.listen.is_empty() {
         let (end, section) = (problems.end_of(0), "[listen]\naddress = \"127.0.0.1:8080\"");
         let remedy = problems.append(0, section);
         problems.add(end, "no [listen]: nowhere for clients to connect", "add [listen] with an `address`", remedy);
     }
     let mut taken = Taken::default();
-    let listeners = file.listen.iter().filter_map(|listen| listener(problems, &mut taken, listen)).collect();
+    let listeners = file.listen.iter().filter_map(|listen| listener(problems, host, &mut taken, listen)).collect();
     let admin = file.admin.as_ref().map(|text| admin(problems, &mut taken, text));
     let health = file.health.as_ref().map(|text| {
         let address = address(problems, text);
@@ -32,12 +38,13 @@ pub(super) fn compile(problems: &mut Problems, file: &File) -> Places {
     Places { listeners, admin, health }
 }
 
-fn listener(problems: &mut Problems, taken: &mut Taken, listen: &Listen) -> Option<Listener> {
+fn listener(problems: &mut Problems, machine: &dyn Host, taken: &mut Taken, listen: &Listen) -> Option<Listener> {
     let text = listen.address.as_ref()?;
     let address = address(problems, text);
     let address = taken.take(problems, address, text.at);
     let loopback = address.ip().is_loopback();
-    if !loopback && listen.plaintext.as_ref().is_none_or(|flag| !flag.value) {
+    let plaintext = listen.plaintext.as_ref().is_some_and(|flag| flag.value);
+    if !loopback && !plaintext && listen.tls.is_none() {
         let remedy = match &listen.plaintext {
             Some(flag) => Remedy::replace(flag.at, "true"),
             None => listen.insert_plaintext.clone(),
@@ -45,16 +52,55 @@ fn listener(problems: &mut Problems, taken: &mut Taken, listen: &Listen) -> Opti
         problems.add(
             text.at,
             format!("{address} is not a loopback address, and keys would cross the network without TLS"),
-            "add `plaintext = true` if something in front of it speaks TLS, or listen on 127.0.0.1",
+            "add `tls` with a certificate, or `plaintext = true` if something in front of it speaks TLS",
             remedy,
         );
     }
+    if let Some(flag) = listen.plaintext.as_ref().filter(|flag| flag.value && listen.tls.is_some()) {
+        let remedy = entry_removal(problems, flag.at);
+        problems.add(flag.at, "a listener has `tls`, or is in `plaintext`, not both", "remove `plaintext`", remedy);
+    }
+    let tls = listen.tls.as_ref().and_then(|written| tls(problems, machine, written));
     let hosts = match &listen.hosts {
         None => Hosts::Any,
         Some(names) => Hosts::Only(names.iter().map(|name| host(problems, name)).collect()),
     };
     let refuse_cross_site = listen.refuse_cross_site.as_ref().map_or(loopback, |flag| flag.value);
-    Some(Listener { address, plaintext: true, hosts, refuse_cross_site })
+    Some(Listener { address, plaintext, tls, hosts, refuse_cross_site })
+}
+
+/// The certificate and its key, as the files have them now. A missing path has been told.
+fn tls(problems: &mut Problems, host: &dyn Host, written: &ListenTls) -> Option<ListenerTls> {
+    let (chain, key) = (written.cert.as_ref()?, written.key.as_ref()?);
+    let (chain_path, key_path) = (beside(problems, chain), beside(problems, key));
+    let mut fault = |part: Part, cause: &str, hint: &str| {
+        let (name, at, path) = match part {
+            Part::Certificate => ("cert", chain.at, &chain_path),
+            Part::Key => ("key", key.at, &key_path),
+        };
+        problems.add(at, format!("the `{name}` {} {cause}", path.display()), hint, Remedy::File(path.clone()));
+    };
+    let mut read = |part, path: &PathBuf| match host.read_apart(path, identity::FILE_BYTES_MAX) {
+        Ok(bytes) => Some(Zeroizing::new(bytes)),
+        Err(error) => {
+            let cause = format!("cannot be read: {}", plain(error.kind()));
+            fault(part, &cause, "name a file that is there and that forebay's user may read");
+            None
+        }
+    };
+    let (chain_pem, key_pem) = (read(Part::Certificate, &chain_path), read(Part::Key, &key_path));
+    match Identity::read(&chain_pem?, &key_pem?, host.now()) {
+        Ok(identity) => {
+            let key_is_open = host.is_open_to_all(&key_path);
+            Some(ListenerTls { cert: chain_path, key: key_path, key_is_open, identity })
+        }
+        Err(faults) => {
+            for found in &faults {
+                fault(found.part, &found.cause, found.hint);
+            }
+            None
+        }
+    }
 }
 
 /// A host name without scheme and port.

@@ -16,7 +16,7 @@ use super::super::host::Host;
 use super::super::quickstart::ANTHROPIC_URL;
 use super::super::reader::{entry, extent};
 use super::super::url::{self, BaseUrl};
-use super::{Names, beside, quoted, word};
+use super::{Names, beside, egress, quoted, word};
 
 /// A secret's file and a CA bundle are no larger than this, in bytes.
 const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -71,7 +71,10 @@ fn one(problems: &mut Problems, host: &dyn Host, written: &file::Upstream) -> Up
     let name = written.name.as_ref().map_or("", |name| name.value.as_str());
     let ways = [("x-api-key", Auth::XApiKey), ("bearer", Auth::Bearer), ("none", Auth::None)];
     let auth = written.auth.as_ref().and_then(|text| word(problems, "auth", text, &ways)).unwrap_or(Auth::XApiKey);
+    let via = egress::via(problems, host, written, &url);
     Upstream {
+        guard: egress::guard(written, &url, via.as_ref()),
+        via,
         name: name.into(),
         provider,
         tls: url.tls,
@@ -126,6 +129,16 @@ fn base_url(problems: &mut Problems, written: &file::Upstream) -> BaseUrl {
     let url = url.unwrap_or_else(preset);
     let plain = !url.tls && !url.is_inside() && written.plaintext.as_ref().is_none_or(|flag| !flag.value);
     let good = BaseUrl { tls: url.tls || plain, ..url.clone() };
+    if let Some(fault) = egress::address_fault(&url).filter(|_| cause.is_none()) {
+        let good = quoted(ANTHROPIC_URL);
+        problems.add(
+            text.at,
+            format!("`base_url` {fault}"),
+            format!("name the service itself, such as {good}"),
+            Remedy::replace(text.at, good),
+        );
+        return url;
+    }
     if let Some(cause) = cause.or(plain.then_some("would send the credential over the network without TLS")) {
         let good = good.to_string();
         problems.add(

@@ -9,34 +9,37 @@ use std::{
     time::Duration,
 };
 
-/// A client's connection that cannot hang a test.
-struct Client(TcpStream);
+/// A client's connection that cannot hang a test, and what it has read too far.
+struct Client(TcpStream, Vec<u8>);
 
 impl Client {
     fn new(handle: &Handle) -> Client {
         let stream = TcpStream::connect(handle.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Client(stream)
+        Client(stream, Vec::new())
     }
 
     fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Reads until `end` has come.
+    /// Reads until `end` has come. Pipelined answers may arrive together: what is behind the end stays for the next call.
     fn until(&mut self, end: &str) -> String {
-        let (mut all, mut buf) = (Vec::new(), [0; 4096]);
-        while !all.ends_with(end.as_bytes()) {
+        let mut buf = [0; 4096];
+        loop {
+            if let Some(at) = self.1.windows(end.len()).position(|part| part == end.as_bytes()) {
+                let rest = self.1.split_off(at + end.len());
+                return String::from_utf8(std::mem::replace(&mut self.1, rest)).unwrap();
+            }
             let n = self.0.read(&mut buf).unwrap();
-            assert!(n > 0, "ended early: {}", String::from_utf8_lossy(&all));
-            all.extend_from_slice(&buf[..n]);
+            assert!(n > 0, "ended early: {}", String::from_utf8_lossy(&self.1));
+            self.1.extend_from_slice(&buf[..n]);
         }
-        String::from_utf8(all).unwrap()
     }
 
     /// Reads to the end of the connection.
     fn rest(&mut self) -> (String, Option<ErrorKind>) {
-        let mut all = Vec::new();
+        let mut all = std::mem::take(&mut self.1);
         let error = self.0.read_to_end(&mut all).err().map(|error| error.kind());
         (String::from_utf8(all).unwrap(), error)
     }

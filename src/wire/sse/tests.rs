@@ -117,3 +117,15 @@ proptest! {
         prop_assert_eq!(scan_cut(&bytes, 0..bytes.len()), by_the_letter(&bytes));
     }
 }
+
+#[test]
+fn a_stream_that_ends_with_the_cr_of_a_blank_line_ended_with_an_event() {
+    let mut scanner = EventScanner::new();
+    assert_eq!(scanner.next(b"event: a\rdata: 1\r\r", 0), None);
+    assert!(scanner.finish() && !scanner.is_partial());
+    assert_eq!(scanner.name(), b"a");
+    assert!(!scanner.finish(), "once");
+    let mut cut = EventScanner::new();
+    assert_eq!(cut.next(b"event: a\rdata: 1\r", 0), None);
+    assert!(!cut.finish());
+}

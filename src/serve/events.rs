@@ -1,0 +1,131 @@
+//! The events of one stream on its way: what can be sent is whole events, and how far they have come decides how a break
+//! is told. No I/O.
+
+use crate::{base::bounds::EVENT_BYTES_MAX, dialect::anthropic::Progress, rt::Segment, wire::EventScanner};
+
+/// The events of a stream, as far as they have come.
+#[derive(Default)]
+pub struct Events {
+    scanner: EventScanner,
+    progress: Progress,
+    /// The beginning of an event whose end has not come.
+    pub partial: Option<Segment>,
+    /// A part of an event has been sent: the output does not stand at a border.
+    split: bool,
+    /// How many have come.
+    pub count: u64,
+}
+
+impl Events {
+    /// Whether the client can be told of a break inside the stream, and whether it has to be.
+    pub fn told(&self) -> Telling {
+        match (self.split, self.progress) {
+            (_, Progress { ended: true, .. }) => Telling::Complete,
+            // After a finished block Claude Code keeps what it has, and an error event would make it start over (R44).
+            (false, Progress { block_finished: false, .. }) => Telling::Event,
+            _ => Telling::Silence,
+        }
+    }
+
+    /// At the end of the upstream's bytes: whether they were a whole stream.
+    pub fn are_whole(&mut self) -> bool {
+        let mut partial = self.partial.is_some() || self.split;
+        if self.scanner.finish() {
+            self.progress.saw(self.scanner.name());
+            self.count += 1;
+            partial = false;
+        }
+        !partial && self.progress.ended
+    }
+
+    /// Takes payload in; gives out what can be sent: whole events, or what is too long to wait for.
+    pub fn take(&mut self, segment: Segment) -> Option<Segment> {
+        let held = self.partial.as_ref().map_or(0, Segment::len);
+        let mut all = match self.partial.take() {
+            None => segment,
+            Some(partial) => append(partial, &segment),
+        };
+        let (mut at, mut border) = (held, 0);
+        while let Some(end) = self.scanner.next(all.live(), at) {
+            self.progress.saw(self.scanner.name());
+            self.count += 1;
+            (at, border) = (end, end);
+        }
+        if border == 0 && all.len() <= EVENT_BYTES_MAX {
+            self.partial = Some(all);
+            return None;
+        }
+        if border == 0 {
+            self.split = true;
+            return Some(all);
+        }
+        self.split = false;
+        if border < all.len() {
+            self.partial = Some(Segment::copy_of(all.live().get(border..).unwrap_or_default()));
+            all.truncate(border);
+        }
+        Some(all)
+    }
+}
+
+/// `more` behind `held`, in a buffer that has room for a whole event.
+pub fn append(mut held: Segment, more: &Segment) -> Segment {
+    if held.room() < more.len() {
+        let mut larger = Segment::with_room((held.len() + more.len()).max(EVENT_BYTES_MAX));
+        larger.extend(held.live());
+        held = larger;
+    }
+    held.extend(more.live());
+    held
+}
+
+/// How a broken stream is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// By an error event.
+    Event,
+    /// By a body without its end.
+    Silence,
+    /// Cleanly: the last event that the client waits for has come.
+    Complete,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(events: &mut Events, bytes: &[u8]) -> Option<Vec<u8>> {
+        events.take(Segment::copy_of(bytes)).map(|segment| segment.live().to_vec())
+    }
+
+    #[test]
+    fn only_whole_events_go_out() {
+        let mut events = Events::default();
+        assert_eq!(taken(&mut events, b"event: a\ndata: 1\n\nevent: b\nda").unwrap(), b"event: a\ndata: 1\n\n");
+        assert_eq!(taken(&mut events, b"ta: "), None);
+        assert_eq!(taken(&mut events, b"2\n\n").unwrap(), b"event: b\ndata: 2\n\n");
+        assert_eq!((events.count, events.partial.is_none()), (2, true));
+    }
+
+    #[test]
+    fn what_is_too_long_to_wait_for_goes_in_parts_and_then_a_break_cannot_be_told() {
+        let mut events = Events::default();
+        assert_eq!(taken(&mut events, b"event: message_start\n\n").unwrap().len(), 22);
+        assert_eq!(events.told(), Telling::Event);
+        assert_eq!(taken(&mut events, &[b'x'; EVENT_BYTES_MAX]), None);
+        assert_eq!(taken(&mut events, b"y").unwrap().len(), EVENT_BYTES_MAX + 1);
+        assert_eq!(events.told(), Telling::Silence, "in the middle of an event");
+        assert_eq!(taken(&mut events, b"\n\n").unwrap(), b"\n\n");
+        assert_eq!(events.told(), Telling::Event);
+    }
+
+    #[test]
+    fn how_a_break_is_told_depends_on_how_far_it_came() {
+        let mut events = Events::default();
+        events.take(Segment::copy_of(b"event: content_block_stop\n\n"));
+        assert_eq!(events.told(), Telling::Silence);
+        events.take(Segment::copy_of(b"event: message_stop\n\n"));
+        assert_eq!(events.told(), Telling::Complete);
+        assert!(events.are_whole());
+    }
+}
