@@ -158,7 +158,8 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
         court.breach(rule::ANSWER_BYTES, format!("{} differs at {at} of {}", case.told(), payload.len()));
     }
     // What comes behind a stream's last event may be lost with the connection.
-    let is_enough = !is_benign(court, script) && script.is_stream && has_ended(passed);
+    let is_loose = script.until_close || !is_benign(court, script);
+    let is_enough = is_loose && script.is_stream && has_ended(passed);
     if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() && !is_enough {
         court
             .breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
@@ -187,7 +188,9 @@ fn told_at(got: &[u8], payload: &[u8]) -> Option<usize> {
 /// A broken answer: seen to be broken, and cut between events.
 fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, passed: &[u8], told: bool, is_whole: bool) {
     let in_chunks = case.message.field("transfer-encoding").is_some();
-    let may_end = told || is_whole || script.is_stream && has_ended(passed);
+    // Where only a close ends a stream, its last event must have come for it to be whole.
+    let needs_last = script.is_stream && script.until_close && in_chunks;
+    let may_end = told || is_whole && !needs_last || script.is_stream && has_ended(passed);
     if case.message.is_complete && !may_end {
         court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
     }
