@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs the container image's root as a container runtime does, without a daemon: under runc or crun, as the image's user,
-with a root that cannot be written, no capability, no new privileges and a network of its own; once for each seccomp
-profile. Shown each time: it becomes ready, it says which driver it took and why, and a request goes through it.
+"""Runs the container image's root as a container runtime does, without a daemon: under runc, as the image's user, with a
+root that cannot be written, no capability, no new privileges and a network of its own; once for each seccomp profile.
+Shown each time: it becomes ready, it says which driver it took and why, a stream goes through it, SIGTERM ends it.
 
     tests/container/run.py ROOT [--default PROFILE]
 
 ROOT is a directory with the image's files (`buildah mount`, or `docker export | tar x`). PROFILE is a default profile in
-Docker's format; without one, the one of Debian's golang-github-containers-common. As root, on Debian: runc, iproute2.
+Docker's format; without one, the one of Debian's golang-github-containers-common. As root, on Debian: runc.
 """
 
 import argparse
@@ -168,6 +168,12 @@ def show(what: str, runtime: str, root: Path, profile: dict, driver: str) -> Non
         assert "ro" in top[5].split(","), f"the root can be written: {top}"
         answer = container.ask()
         assert answer.startswith("HTTP/1.1 200 ") and "event: message_stop" in answer, answer
+        assert Path(f"/proc/{container.pid}/exe").exists(), "it has ended by itself"
+        subprocess.run([runtime, "kill", container.name, "TERM"], check=True)
+        until = time.monotonic() + PATIENCE_S
+        while Path(f"/proc/{container.pid}/exe").exists():
+            assert time.monotonic() < until, "SIGTERM does not end it"
+            time.sleep(0.1)
         print(f"{what}: {said[0].split('with ')[1]}; ready, as uid {UID}, root read-only; a stream went through")
 
 
@@ -175,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--default", type=Path, default=DEBIANS)
-    parser.add_argument("--runtime", default=shutil.which("runc") or shutil.which("crun"))
+    parser.add_argument("--runtime", default=shutil.which("runc"))
     args = parser.parse_args()
     shipped, default = json.loads(SHIPPED.read_text()), json.loads(args.default.read_text())
     names = {name for rule in shipped["syscalls"] for name in rule["names"]}
