@@ -91,7 +91,8 @@ fn gone(court: &mut Court<'_>, visit: &Visit, saw: &Saw, left: Mono) {
     let Some(heard) = fate.heard[1] else {
         // Requests that wait behind the one that is served stand before the end of the connection; so many bytes of
         // them are read ahead, to see it.
-        let is_hidden = visit.pipelines && saw.sent > HELD_BYTES_MAX;
+        let asked: usize = visit.asks.iter().map(|asked| asked.wire.len()).sum();
+        let is_hidden = visit.pipelines && asked > HELD_BYTES_MAX;
         if !is_hidden && fate.let_go[1].is_none_or(|at| at > left.after(delay(visit))) {
             court.breach(rule::GONE, format!("a client left at {} ms, and nobody took notice", left.0 / 1_000_000));
         }
