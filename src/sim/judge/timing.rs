@@ -15,6 +15,8 @@ use crate::{
 /// How late a relay may notice that time is up (its ticks are two seconds apart), and what the world's own delays add.
 const SLACK: Span = Span::from_ms(3_500);
 
+/// So many bytes are read ahead to see whether a client has left.
+const HELD_BYTES_MAX: usize = 64 * 1024;
 /// How soon an upstream is left once it is known that the client has left.
 const AT_ONCE: Span = Span::from_ms(5);
 
@@ -87,8 +89,10 @@ fn early(court: &mut Court<'_>) {
 fn gone(court: &mut Court<'_>, visit: &Visit, saw: &Saw, left: Mono) {
     let Some(fate) = court.seen.fates.get(saw.connection as usize) else { return };
     let Some(heard) = fate.heard[1] else {
-        // Requests that wait behind the one that is served stand before the end of the connection.
-        let is_hidden = visit.pipelines && saw.sent > 0;
+        // Requests that wait behind the one that is served stand before the end of the connection; so many bytes of
+        // them are read ahead, to see it.
+        let asked: usize = visit.asks.iter().map(|asked| asked.wire.len()).sum();
+        let is_hidden = visit.pipelines && asked > HELD_BYTES_MAX;
         if !is_hidden && fate.let_go[1].is_none_or(|at| at > left.after(delay(visit))) {
             court.breach(rule::GONE, format!("a client left at {} ms, and nobody took notice", left.0 / 1_000_000));
         }
