@@ -74,7 +74,7 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
             |m| {
                 let text = String::from_utf8_lossy(&m.body).into_owned();
                 let told = text.find("event: error").unwrap();
-                m.body.drain(told - 1..told);
+                m.body.drain(told - 2..told);
             },
         )
     }),
