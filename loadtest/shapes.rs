@@ -42,7 +42,7 @@ const LINES: [&str; 8] = [
     r"     1\tuse std::{fmt, io, path::PathBuf};\n",
     r"     2\t\n",
     r"     3\t/// Reads the list of keys; a line that is empty or begins with `#` is passed over.\n",
-    r#"     4\tpub fn read(path: &Path) -> io::Result<Vec<Key>> {\n     5\t    let text = fs::read_to_string(path)?;\n"#,
+    r"     4\tpub fn read(path: &Path) -> io::Result<Vec<Key>> {\n     5\t    let text = fs::read_to_string(path)?;\n",
     r#"     6\t    let sample = \"a \\\"quoted\\\" word, a back\\\\slash and a \u00e9\";\n"#,
     r"     7\t    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Key::parse).collect()\n",
     r#"     8\t        .inspect(|key| println!(\"{key:?} {}\", sample.len()))\n"#,

@@ -79,7 +79,8 @@ impl Spread {
 
 #[derive(Serialize)]
 struct System {
-    system: String,
+    #[serde(rename = "system")]
+    name: String,
     figures: BTreeMap<&'static str, Spread>,
     /// By figure: this system's over nginx's, paired by round.
     over_nginx: BTreeMap<&'static str, Spread>,
@@ -90,7 +91,8 @@ struct System {
 
 #[derive(Serialize)]
 struct Case {
-    case: String,
+    #[serde(rename = "case")]
+    name: String,
     unit: String,
     systems: Vec<System>,
     /// By figure: the larger spread of the two controls.
@@ -132,15 +134,15 @@ fn distinct<'a>(rows: &[&'a Row], field: fn(&Row) -> &str) -> Vec<&'a str> {
 fn sum_up(rows: &[Row]) -> Vec<Case> {
     let all: Vec<&Row> = rows.iter().collect();
     let cases = distinct(&all, |row| &row.case).into_iter();
-    cases.map(|case| Case::of(all.iter().filter(|row| row.case == case).copied().collect())).collect()
+    cases.map(|case| Case::of(&all.iter().filter(|row| row.case == case).copied().collect::<Vec<_>>())).collect()
 }
 
 impl Case {
-    fn of(rows: Vec<&Row>) -> Case {
-        let names = distinct(&rows, |row| &row.system);
-        let systems: Vec<System> = names.iter().map(|system| System::of(system, &rows)).collect();
+    fn of(rows: &[&Row]) -> Case {
+        let names = distinct(rows, |row| &row.system);
+        let systems: Vec<System> = names.iter().map(|system| System::of(system, rows)).collect();
         let mut control_spread = BTreeMap::new();
-        for system in systems.iter().filter(|system| CONTROLS.contains(&system.system.as_str())) {
+        for system in systems.iter().filter(|system| CONTROLS.contains(&system.name.as_str())) {
             for (figure, _) in FIGURES.iter().take(JUDGED) {
                 if let Some(spread) = system.figures.get(figure) {
                     let larger = control_spread.entry(*figure).or_insert(0.0_f64);
@@ -151,7 +153,7 @@ impl Case {
         let void = control_spread.iter().filter(|(_, spread)| **spread > SPREAD_MAX).map(|(figure, _)| *figure);
         let stolen = rows.iter().flat_map(|row| row.cpu_busy_stolen_pct.iter().map(|[_, stolen]| *stolen));
         Case {
-            case: rows.first().map_or_else(String::new, |row| row.case.clone()),
+            name: rows.first().map_or_else(String::new, |row| row.case.clone()),
             unit: rows.first().map_or_else(String::new, |row| row.unit.clone()),
             void: void.collect(),
             stolen_pct_max: stolen.fold(0.0, f64::max),
@@ -166,7 +168,7 @@ impl Case {
             .into_iter()
             .filter(|(figure, _)| self.systems.iter().any(|system| system.figures.contains_key(figure)))
             .collect();
-        let mut text = format!("\n**{}** (per {})\n\n| |", self.case, self.unit);
+        let mut text = format!("\n**{}** (per {})\n\n| |", self.name, self.unit);
         for (figure, _) in &shown {
             let void = if self.void.contains(figure) { " (void)" } else { "" };
             let _ = write!(text, " {figure}{void} |");
@@ -175,7 +177,7 @@ impl Case {
         text.push_str(&"---:|".repeat(shown.len() + 4));
         text.push('\n');
         for system in &self.systems {
-            let _ = write!(text, "| {} |", system.system);
+            let _ = write!(text, "| {} |", system.name);
             for (figure, _) in &shown {
                 let _ = write!(text, " {} |", cell(system.figures.get(figure)));
             }
@@ -216,7 +218,7 @@ impl System {
             }
         }
         let faults = own.iter().map(|row| row.faults).sum();
-        System { system: system.to_owned(), figures, over_nginx, added_us, faults }
+        System { name: system.to_owned(), figures, over_nginx, added_us, faults }
     }
 }
 
