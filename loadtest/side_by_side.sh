@@ -160,7 +160,8 @@ busy_pct() { # of all CPUs together, in percent of one, for half a second
     }' <<<"$before"$'\n'"$after"
 }
 await_quiet() {
-    while ((SECONDS < patience_ends)) && (($(busy_pct) > quiet)); do sleep 1; done
+    local busy
+    while ((SECONDS < patience_ends)) && busy=$(busy_pct) && ((busy > quiet)); do sleep 1; done
 }
 shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
     local round=$1 system=$2 scenario=$3 to who=() name
