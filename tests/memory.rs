@@ -312,6 +312,7 @@ impl Drop for Process {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "memory settles; there is no event to wait for")]
 /// Bytes for each of the connections that `open` makes, by the slope between a fifth of them and all.
 fn bytes_each(process: &Process, count: usize, open: impl Fn() -> TcpStream) -> u64 {
     let mut held: Vec<TcpStream> = (0..count / 5).map(|_| open()).collect();

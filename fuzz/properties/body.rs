@@ -1,7 +1,11 @@
-//! Bodies: the same payload however they are cut; what is encoded comes back; nothing behind the end is touched.
+//! Bodies: the same payload however they are cut, and the one that the letter of the standard gives; what is encoded comes
+//! back; nothing behind the end is touched.
 
 use super::{cuts, dice, pieces};
-use forebay::wire::{BodyDecoder, BodyError, CHUNK_END, Framing, LAST_CHUNK, chunk_head};
+use forebay::wire::{BodyDecoder, BodyError, CHUNK_END, Framing, LAST_CHUNK, chunk_head, head::is_name_byte};
+
+/// Below this, no bound of the decoder's is in the way of a valid body.
+const SMALL_BYTES: usize = 4096;
 
 /// Payload, consumed bytes, and how the body stood when its bytes were over.
 type Seen = Result<(Vec<u8>, usize, Result<(), BodyError>), BodyError>;
@@ -37,7 +41,16 @@ fn strip_all(framing: Framing, bytes: &[u8]) -> Seen {
 
 /// The property of a body, the bytes taken for what was received and for what is to be sent.
 pub fn body(bytes: &[u8]) {
-    if let Ok((payload, consumed, ended)) = strip_all(Framing::Chunked, bytes) {
+    let chunked = strip_all(Framing::Chunked, bytes);
+    let complete = match &chunked {
+        Ok((payload, consumed, Ok(()))) => Some((payload.clone(), *consumed)),
+        _ => None,
+    };
+    let by_the_letter = by_the_letter(bytes);
+    if complete.is_some() || bytes.len() < SMALL_BYTES {
+        assert_eq!(complete, by_the_letter);
+    }
+    if let Ok((payload, consumed, ended)) = chunked {
         assert!(payload.len() <= consumed && consumed <= bytes.len());
         if ended.is_ok() {
             let rest = [&bytes[..consumed], b"0\r\n\r\nGET / HTTP/1.1\r\n"].concat();
@@ -53,6 +66,59 @@ pub fn body(bytes: &[u8]) {
     assert_eq!(strip_all(Framing::Length(length), bytes), Ok((bytes[..taken].to_vec(), taken, ended)));
     assert_eq!(strip_all(Framing::UntilClose, bytes), Ok((bytes.to_vec(), bytes.len(), Ok(()))));
     assert_eq!(strip_all(Framing::None, bytes), Ok((Vec::new(), 0, Ok(()))));
+}
+
+/// RFC 9112 section 7.1 with all bytes at hand: the payload of a whole chunked body, and the body's length.
+fn by_the_letter(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut payload, mut at) = (Vec::new(), 0);
+    loop {
+        let line = line_at(bytes, &mut at)?;
+        let (size, extension) = match line.iter().position(|byte| *byte == b';') {
+            Some(semicolon) => (without_blanks(&line[..semicolon]), &line[semicolon + 1..]),
+            None => (line, &[][..]),
+        };
+        let digits = size.iter().all(u8::is_ascii_hexdigit) && (1..=16).contains(&size.len());
+        let size = str::from_utf8(size).ok().filter(|_| digits)?;
+        let size = u64::from_str_radix(size, 16).ok().filter(|size| u32::try_from(*size).is_ok())? as usize;
+        if extension.iter().any(|byte| is_control(*byte)) {
+            return None;
+        }
+        if size == 0 {
+            break;
+        }
+        payload.extend_from_slice(bytes.get(at..at + size)?);
+        at += size;
+        (bytes.get(at..at + 2)? == CHUNK_END).then_some(())?;
+        at += 2;
+    }
+    for _ in 0..=100 {
+        let line = line_at(bytes, &mut at)?;
+        if line.is_empty() {
+            return Some((payload, at));
+        }
+        let colon = line.iter().position(|byte| *byte == b':').filter(|colon| *colon > 0)?;
+        let is_field = line[..colon].iter().copied().all(is_name_byte) && !line.iter().copied().any(is_control);
+        is_field.then_some(())?;
+    }
+    None
+}
+
+/// The line at `at`, which moves behind its CRLF.
+fn line_at<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let rest = bytes.get(*at..)?;
+    let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
+    rest[end..].starts_with(b"\r\n").then_some(())?;
+    *at += end + 2;
+    Some(&rest[..end])
+}
+
+fn without_blanks(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| !matches!(byte, b' ' | b'\t')).map_or(0, |at| at + 1);
+    &text[..end]
+}
+
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
 }
 
 /// A payload comes back out of the chunks that it is sent in, with nothing missing and nothing behind it taken.

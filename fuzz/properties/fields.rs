@@ -45,6 +45,9 @@ fn agrees(object: &Members<'_>, whole: &Result<Peeked, ScanError>) {
     let metadata = object.named("metadata").and_then(|raw| serde_json::from_str::<Members>(raw.get()).ok());
     match whole {
         Ok(found) => {
+            let once = |members: &Members<'_>, name| members.alike(name) <= 1 && !members.lookalike(name);
+            assert!(["model", "stream", "max_tokens", "metadata"].iter().all(|name| once(object, name)));
+            assert!(metadata.as_ref().is_none_or(|members| once(members, "user_id")));
             let text = |name| object.named(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
             assert_eq!(found.model.as_ref().map(|model| model.text.as_str().to_owned()), text("model"));
             let flag = object.named("stream").map(RawValue::get).filter(|raw| *raw != "null");

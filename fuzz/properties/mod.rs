@@ -13,8 +13,11 @@ mod splice;
 
 use forebay::base::Rng;
 
+/// What must hold for any bytes; it panics where it does not.
+type Property = fn(&[u8]);
+
 /// Every property, under the name of its fuzz target and of its corpus.
-pub const PROPERTIES: [(&str, fn(&[u8])); 8] = [
+pub const PROPERTIES: [(&str, Property); 8] = [
     ("request", head::request),
     ("answer", head::answer),
     ("body", body::body),

@@ -1,6 +1,7 @@
-//! TLS over an in-memory socket. A stranger's bytes in the place of a server's end the handshake in an error, soon. After
-//! a true handshake, whatever is lost, changed or added on the way: what comes out is a beginning of what was said, an
-//! end is told only if the peer said it, and no step goes on for ever.
+//! TLS over an in-memory socket, as the client of an upstream and as the server of a client. A stranger's bytes in the
+//! peer's place end the handshake in an error, soon. After a true handshake, whatever is lost, changed or added on the
+//! way: what comes out is a beginning of what was said, an end is told only if the peer said it, and no step goes on for
+//! ever.
 
 use forebay::{
     net::{Conn, tls},
@@ -8,18 +9,24 @@ use forebay::{
         Outbox, Read, Segment, Socket,
         inbox::{Feeder, inbox},
     },
+    telemetry::Handshake,
 };
-use rustls::{ClientConfig, RootCertStore, ServerConfig, ServerConnection, pki_types::ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection, pki_types::ServerName,
+};
 use std::{
     cell::RefCell,
     future::Future,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
 };
+
+/// The peer changes its keys so often at most: rustls refuses more than 32 changes without data between them.
+const KEY_UPDATES_MAX: usize = 30;
 
 /// What the client has written to its socket.
 #[derive(Clone, Default)]
@@ -64,25 +71,58 @@ fn poll<T>(future: impl Future<Output = T>) -> Poll<T> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The property of a session; the first byte says which.
-pub fn session(bytes: &[u8]) {
-    match bytes.split_first() {
-        Some((first, rest)) if first % 2 == 0 => stranger(rest),
-        Some((_, rest)) => peer(rest),
-        None => {}
+/// Which end forebay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Client,
+    Server,
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("upstream.example").expect("a name")
+}
+
+impl Role {
+    /// forebay's handshake over `socket`; the connection if it comes about.
+    fn handshake(self, socket: Socket<Wire>) -> Pin<Box<dyn Future<Output = Option<Conn<Wire>>>>> {
+        let (for_server, for_client) = identity();
+        match self {
+            Role::Client => Box::pin(async { tls::connect(socket, Arc::clone(for_client), name()).await.ok() }),
+            Role::Server => Box::pin(async {
+                let (how, conn) = tls::accept(socket, Arc::clone(for_server)).await;
+                let plain = matches!(how, Handshake::PlainHttp);
+                assert_eq!(conn.is_some(), plain || matches!(how, Handshake::Full | Handshake::Resumed), "{how:?}");
+                conn.filter(|_| !plain)
+            }),
+        }
+    }
+
+    /// The true other end.
+    fn peer(self) -> Connection {
+        let (for_server, for_client) = identity();
+        match self {
+            Role::Client => ServerConnection::new(Arc::clone(for_server)).expect("a session").into(),
+            Role::Server => ClientConnection::new(Arc::clone(for_client), name()).expect("a session").into(),
+        }
     }
 }
 
-/// Bytes that nobody encrypted, as the server's part of a handshake, in reads of up to 600 bytes.
-fn stranger(bytes: &[u8]) {
+/// The property of a session; the first byte says which.
+pub fn session(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let role = if first & 2 == 0 { Role::Client } else { Role::Server };
+    if first & 1 == 0 { stranger(role, rest) } else { peer(role, rest) }
+}
+
+/// Bytes that nobody encrypted, as the peer's part of a handshake, in reads of up to 600 bytes.
+fn stranger(role: Role, bytes: &[u8]) {
     let (socket, feeder, _wire) = socket();
-    let name = ServerName::try_from("upstream.example").expect("a name");
-    let mut handshake = pin!(tls::connect(socket, Arc::clone(&identity().1), name));
+    let mut handshake = role.handshake(socket);
     let mut cx = Context::from_waker(Waker::noop());
     let mut reads = bytes.chunks(600);
     loop {
-        if let Poll::Ready(ended) = handshake.as_mut().poll(&mut cx) {
-            assert!(ended.is_err(), "nobody can guess a handshake");
+        if let Poll::Ready(conn) = handshake.as_mut().poll(&mut cx) {
+            assert!(conn.is_none(), "nobody can guess a handshake");
             return;
         }
         assert!(poll(feeder.vacancy()).is_ready(), "it waits only for more");
@@ -93,31 +133,32 @@ fn stranger(bytes: &[u8]) {
     }
 }
 
-/// A connection after its handshake, and the true server at its other end.
+/// A connection after its handshake, and the true peer at its other end.
 struct Pair {
     conn: Conn<Wire>,
     feeder: Feeder,
     wire: Wire,
-    server: ServerConnection,
-    /// Encrypted by the server, not yet delivered.
+    peer: Connection,
+    /// Encrypted by the peer, not yet delivered.
     cipher: Vec<u8>,
     sent: Vec<u8>,
     got: Vec<u8>,
-    /// The server has said that nothing more comes.
+    key_updates: usize,
+    /// The peer has said that nothing more comes.
     closed: bool,
     /// A byte was changed, added or lost on the way.
     tampered: bool,
-    /// The client has been told an end or a failure.
+    /// forebay has been told an end or a failure.
     over: Option<bool>,
     delivered_end: bool,
 }
 
-/// After a handshake, a script of what the server says and what the network does to it.
-fn peer(script: &[u8]) {
-    let mut pair = Pair::shake_hands();
+/// After a handshake, a script of what the peer says and what the network does to it.
+fn peer(role: Role, script: &[u8]) {
+    let mut pair = Pair::shake_hands(role);
     for step in script.chunks(2).take(200) {
         let amount = usize::from(step.get(1).copied().unwrap_or(1)) + 1;
-        match step[0] % 11 {
+        match step[0] % 12 {
             0 => pair.say(amount),
             1 => pair.say(amount * 400),
             2 | 3 => pair.deliver(amount),
@@ -129,6 +170,7 @@ fn peer(script: &[u8]) {
                 cipher.remove(at);
             }),
             9 => pair.close(amount),
+            11 => pair.watch(),
             _ => pair.write(amount * 100),
         }
     }
@@ -136,33 +178,29 @@ fn peer(script: &[u8]) {
 }
 
 impl Pair {
-    fn shake_hands() -> Pair {
+    fn shake_hands(role: Role) -> Pair {
         let (socket, feeder, wire) = socket();
-        let (for_server, for_client) = identity();
-        let name = ServerName::try_from("upstream.example").expect("a name");
-        let mut handshake = pin!(tls::connect(socket, Arc::clone(for_client), name));
-        let mut server = ServerConnection::new(Arc::clone(for_server)).expect("a session");
+        let (mut handshake, mut peer) = (role.handshake(socket), role.peer());
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..20 {
             let polled = handshake.as_mut().poll(&mut cx);
             let said = std::mem::take(&mut *wire.0.borrow_mut());
-            take_in(&mut server, &said);
+            take_in(&mut peer, &said);
             let mut cipher = Vec::new();
-            while server.wants_write() {
-                server.write_tls(&mut cipher).expect("into memory");
+            while peer.wants_write() {
+                peer.write_tls(&mut cipher).expect("into memory");
             }
             if let Poll::Ready(conn) = polled {
                 let conn = conn.expect("a true handshake");
-                let state = (Vec::new(), Vec::new());
-                let (sent, got) = state;
                 return Pair {
                     conn,
                     feeder,
                     wire,
-                    server,
+                    peer,
                     cipher,
-                    sent,
-                    got,
+                    sent: Vec::new(),
+                    got: Vec::new(),
+                    key_updates: 0,
                     closed: false,
                     tampered: false,
                     over: None,
@@ -177,8 +215,8 @@ impl Pair {
     }
 
     fn encrypt(&mut self) {
-        while self.server.wants_write() {
-            self.server.write_tls(&mut self.cipher).expect("into memory");
+        while self.peer.wants_write() {
+            self.peer.write_tls(&mut self.cipher).expect("into memory");
         }
     }
 
@@ -190,23 +228,27 @@ impl Pair {
         self.sent.extend((start..start + bytes).map(|n| (n % 251) as u8));
         let mut said = 0;
         while said < bytes {
-            said += self.server.writer().write(&self.sent[start + said..]).expect("into memory");
+            said += self.peer.writer().write(&self.sent[start + said..]).expect("into memory");
             self.encrypt();
         }
     }
 
-    /// The server says that nothing more comes, or changes its keys first.
+    /// The peer says that nothing more comes, or changes its keys first.
     fn close(&mut self, amount: usize) {
+        if amount.is_multiple_of(2) && self.key_updates == KEY_UPDATES_MAX {
+            return;
+        }
         if amount.is_multiple_of(2) && !self.closed {
-            self.server.refresh_traffic_keys().expect("TLS 1.3");
+            self.key_updates += 1;
+            self.peer.refresh_traffic_keys().expect("TLS 1.3");
         } else {
-            self.server.send_close_notify();
+            self.peer.send_close_notify();
             self.closed = true;
         }
         self.encrypt();
     }
 
-    /// The network delivers up to `bytes`, if the client has taken what came before.
+    /// The network delivers up to `bytes`, if forebay has taken what came before.
     fn deliver(&mut self, bytes: usize) {
         if self.cipher.is_empty() || self.delivered_end || !matches!(poll(self.feeder.vacancy()), Poll::Ready(true)) {
             return self.read();
@@ -224,7 +266,13 @@ impl Pair {
         }
     }
 
-    /// The client reads for as long as something is there.
+    /// forebay looks whether the peer is still there, as it does while it does not read.
+    fn watch(&mut self) {
+        let gone = self.conn.inbound.poll_gone(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!gone || self.closed || self.tampered || self.delivered_end, "a peer that is there is told gone");
+    }
+
+    /// forebay reads for as long as something is there.
     fn read(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
         let bound = self.sent.len() + 8;
@@ -252,7 +300,7 @@ impl Pair {
         panic!("more reads than bytes");
     }
 
-    /// The client writes; the server must get it, whatever happened on the way to the client.
+    /// forebay writes; the peer must get it.
     fn write(&mut self, bytes: usize) {
         if self.over.is_some() || self.tampered {
             return;
@@ -264,7 +312,7 @@ impl Pair {
         result.expect("a healthy session");
         assert_eq!(back.live(), said, "the segment comes back as it was");
         let cipher = std::mem::take(&mut *self.wire.0.borrow_mut());
-        assert_eq!(take_in(&mut self.server, &cipher), said);
+        assert_eq!(take_in(&mut self.peer, &cipher), said);
         self.encrypt();
     }
 
@@ -275,7 +323,7 @@ impl Pair {
             self.deliver(16 * 1024);
             self.read();
             rounds += 1;
-            assert!(rounds < 10_000, "the client takes no more, and does not say so");
+            assert!(rounds < 10_000, "no more is taken, and nobody says so");
         }
         self.feeder.deliver(Read::End);
         self.delivered_end = true;
@@ -287,14 +335,14 @@ impl Pair {
     }
 }
 
-/// The server takes ciphertext in; gives what it decrypts to.
-fn take_in(server: &mut ServerConnection, mut cipher: &[u8]) -> Vec<u8> {
+/// The peer takes ciphertext in; gives what it decrypts to.
+fn take_in(peer: &mut Connection, mut cipher: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     while !cipher.is_empty() {
-        server.read_tls(&mut cipher).expect("from memory");
-        server.process_new_packets().expect("a true client");
+        peer.read_tls(&mut cipher).expect("from memory");
+        peer.process_new_packets().expect("a true peer");
         let mut piece = [0; 4096];
-        while let Ok(length @ 1..) = server.reader().read(&mut piece) {
+        while let Ok(length @ 1..) = peer.reader().read(&mut piece) {
             plain.extend_from_slice(&piece[..length]);
         }
     }

@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod doctor;
 mod env;
+mod health;
 mod keys;
 mod running;
 mod serve;
@@ -43,6 +44,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Go through a production checklist: OK, WARN or FAIL for each point, and what to do.
     Doctor(doctor::Args),
+    /// Ask a running forebay whether it should get requests: for health checks.
+    Health(health::Args),
     /// Print what a client needs to use this gateway.
     Env(env::EnvArgs),
     /// Make keys.
@@ -59,6 +62,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Env(args) => env::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Sim(args) => sim::run(args),
     };
@@ -107,6 +111,7 @@ mod tests {
             "forebay check a.toml --against b.toml",
             "forebay check a.toml --against RUNNING --admin 127.0.0.1:9090",
             "forebay doctor --json",
+            "forebay health --admin 127.0.0.1:9090 --alive",
             "forebay doctor --config a.toml --team-size 40 --workload heavy --offline",
             "forebay env claude --format managed",
             "forebay keys new --name a --team t --owner o --expires 90d",

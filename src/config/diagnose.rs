@@ -254,6 +254,16 @@ fn floor(text: &str, at: usize) -> usize {
 /// What common secrets begin with; more than a few characters after it are not shown.
 const SECRET_STARTS: &[&str] = &["sk-", "fby_", "AIza", "eyJ", "ABSK", "ghp_"];
 
+/// Of these, the ones that no name has in its middle: `task-runner` is no secret.
+const SECRET_INSIDE: &[&str] = &["sk-ant-", "fby_", "AIza", "ghp_"];
+
+/// Where in a word a secret begins, if one does.
+fn secret_at(word: &str) -> Option<usize> {
+    let inside = SECRET_INSIDE.iter().filter_map(|start| word.find(start)).min();
+    let at = if looks_secret(word) { 0 } else { inside? };
+    (word.len() - at >= 12).then_some(at)
+}
+
 /// Whether a text looks like a secret rather than like the name of one.
 pub fn looks_secret(text: &str) -> bool {
     SECRET_STARTS.iter().any(|start| text.starts_with(start)) && text.len() >= 12
@@ -268,7 +278,7 @@ pub fn redacted(text: &str) -> String {
         let (before, from) = rest.split_at(start);
         let (word, after) = from.split_at(from.find(|c| !is_word(c)).unwrap_or(from.len()));
         out.push_str(before);
-        let kept = if looks_secret(word) { 6 } else { word.len() };
+        let kept = secret_at(word).map_or(word.len(), |at| at + 6);
         out.extend(word.chars().enumerate().map(|(at, c)| if at < kept { c } else { '*' }));
         rest = after;
     }
@@ -380,6 +390,8 @@ mod tests {
     fn secrets_are_starred() {
         assert_eq!(redacted("env = \"sk-ant-api03-ab\" # x"), "env = \"sk-ant*********\" # x");
         assert_eq!(redacted("fby_0123456789"), "fby_01********");
+        assert_eq!(redacted("000sk-ant-api03-ab"), "000sk-ant*********", "pasted into another word");
+        assert_eq!(redacted("task-runner-of-payments"), "task-runner-of-payments");
         assert_eq!(redacted("sk-short, café"), "sk-short, café");
         assert_eq!(masked("{ é, value = \"abc\", key='d' }"), "{ é, value = \"***\", key='*' }");
         assert_eq!(masked("api_key = \"abc"), "api_key = \"***");

@@ -47,6 +47,30 @@ fn front(identity: &Identity) -> Result<Front, rustls::Error> {
     Ok(Front { config: tls::server_config(identity)?, identity: identity.clone(), fault: None })
 }
 
+/// Gives the listeners of `table`, which is about to come into force, the certificates that it was read with where the
+/// table before has none, so that no client comes before there is one. Others are looked after by `run`.
+///
+/// # Errors
+/// When the system gives no random numbers; then nothing has changed.
+pub(super) fn introduce(control: &Control, table: &Table) -> Result<(), rustls::Error> {
+    let running = control.table.load_full();
+    let mut new = Vec::new();
+    for (number, listener) in table.listeners.iter().enumerate() {
+        let had_one = running.listeners.get(number).is_some_and(|before| before.tls.is_some());
+        if let Some(tls) = listener.tls.as_ref().filter(|_| !had_one) {
+            new.push((number, front(&tls.identity)?));
+        }
+    }
+    control.change_live(table.upstream_slots_len(), |live| {
+        live.fronts.resize(table.listeners.len(), None);
+        for (number, front) in new {
+            *live.fronts.get_mut(number)? = Some(front);
+        }
+        Some(())
+    });
+    Ok(())
+}
+
 /// What an operator should look at.
 pub fn warnings(table: &Table, live: &Live, now: Wall) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -77,6 +77,7 @@ pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, rustls::E
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&identity.certified))));
     config.alpn_protocols = protocols();
+    config.ignore_client_order = true; // AES-GCM first: servers and laptops have instructions for it
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))

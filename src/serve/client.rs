@@ -8,7 +8,6 @@ use crate::{
     },
     net::{Conn, Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment, deadline},
-    table::Patience,
     wire::{Framing, HeadError, RequestHead},
 };
 use std::{
@@ -64,14 +63,20 @@ impl<O: Outbox> Client<O> {
     }
 
     /// Waits for the next head: at most `keep_alive` for its first byte, and not at all once the core goes down; then
-    /// `head` for the rest.
-    pub async fn read_head<R: Runtime<Outbox = O>>(&mut self, rt: &R, drain: &Drain, patience: &Patience) -> Arrived {
+    /// `patience` for the rest.
+    pub async fn read_head<R: Runtime<Outbox = O>>(
+        &mut self,
+        rt: &R,
+        drain: &Drain,
+        keep_alive: Span,
+        patience: Span,
+    ) -> Arrived {
         self.head.reset();
         // While a client says nothing, only the standing read holds a buffer for it.
         self.head_bytes = Segment::none();
         self.inbound.expect(READ_BYTES_MIN);
         let mut bytes = self.unread.take();
-        let mut until = rt.now().after(if bytes.is_some() { patience.head } else { patience.keep_alive });
+        let mut until = rt.now().after(if bytes.is_some() { patience } else { keep_alive });
         loop {
             if let Some(bytes) = &mut bytes {
                 match self.head.parse(bytes.live()) {
@@ -81,10 +86,15 @@ impl<O: Outbox> Client<O> {
                 }
             }
             let idle = bytes.is_none();
-            match deadline(rt, until, next_unless(&mut self.inbound, idle.then_some(drain))).await {
+            let read = {
+                // Pinned here, or `deadline` would hold room for it twice.
+                let next = pin!(next_unless(&mut self.inbound, idle.then_some(drain)));
+                deadline(rt, until, next).await
+            };
+            match read {
                 Some(Read::Data(more)) => {
                     if bytes.is_none() {
-                        until = rt.now().after(patience.head);
+                        until = rt.now().after(patience);
                     }
                     bytes = Some(joined(bytes, more));
                 }
@@ -111,17 +121,16 @@ impl<O: Outbox> Client<O> {
     }
 
     /// Time is up; an idle connection owes nothing.
-    fn late(&mut self, bytes: Option<Segment>, patience: &Patience) -> Arrived {
+    fn late(&mut self, bytes: Option<Segment>, patience: Span) -> Arrived {
         let Some(mut bytes) = bytes else { return Arrived::Nothing };
-        let text =
-            format!("the request's head did not arrive within {} s. Send it again.", patience.head.as_ms() / 1000);
+        let text = format!("the request's head did not arrive within {} s. Send it again.", patience.as_ms() / 1000);
         self.refused(&mut bytes, Failure::new(Kind::RequestTimeout, text))
     }
 
     /// Keeps what came of the head: the parts of `head` that were found before it was refused are parts of these bytes,
     /// not of the head before.
     fn refused(&mut self, bytes: &mut Segment, failure: Failure) -> Arrived {
-        self.head_bytes = std::mem::replace(bytes, Segment::with_room(0));
+        self.head_bytes = std::mem::take(bytes);
         Arrived::Refused(failure)
     }
 
@@ -146,11 +155,10 @@ impl<O: Outbox> Client<O> {
 
 /// The next read; an end, if the core goes down first.
 async fn next_unless(inbound: &mut Inbound, drain: Option<&Drain>) -> Read {
-    let Some(drain) = drain else { return inbound.next().await };
-    let mut closing = pin!(drain.closing());
-    poll_fn(|cx| match inbound.poll_next(cx) {
-        Poll::Pending => closing.as_mut().poll(cx).map(|()| Read::End),
-        ready @ Poll::Ready(_) => ready,
+    let mut closing = pin!(drain.map(Drain::closing));
+    poll_fn(|cx| match (inbound.poll_next(cx), closing.as_mut().as_pin_mut()) {
+        (Poll::Pending, Some(closing)) => closing.poll(cx).map(|()| Read::End),
+        (read, _) => read,
     })
     .await
 }

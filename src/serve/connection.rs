@@ -17,9 +17,12 @@ use std::rc::Rc;
 pub async fn connection<R: Runtime>(shard: Rc<Shard<R>>, conn: Conn<R::Outbox>, listener: usize) {
     let mut client = Client::new(conn);
     loop {
-        let patience = shard.table().patience;
+        let (keep_alive, patience) = {
+            let table = shard.table();
+            (table.patience.keep_alive, table.patience.head)
+        };
         // Boxed, all but the wait for a head: a connection waits for most of its life, and holds only what waiting needs.
-        let after = match client.read_head(&shard.rt, &shard.drain, &patience).await {
+        let after = match client.read_head(&shard.rt, &shard.drain, keep_alive, patience).await {
             Arrived::Nothing => return Box::pin(client.leave(&shard.rt)).await,
             Arrived::Refused(failure) => Box::pin(refuse(&shard, &mut client, failure)).await,
             Arrived::Head => Box::pin(exchange(&shard, &mut client, listener)).await,

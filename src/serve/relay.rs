@@ -213,7 +213,8 @@ impl<O: Outbox> Flow<'_, O> {
                 Read::Failed(_) => return Err(Broken::Answer(Kind::AnswerBroken)),
             }
         }
-        // Answers of length 0 come here with their head unsent.
+        // Answers of length 0 come here with their head unsent, and with whatever came behind it.
+        self.surplus |= arrived.is_some();
         self.write(shard, &mut ticker, None).await
     }
 

@@ -20,5 +20,4 @@ fn futures_are_small() {
     assert!(idle <= CONNECTION_BYTES_MAX, "an idle connection takes {idle} bytes");
     let busy = size(|shard: &Shard<Ring>, client: &mut Client<RingOutbox>| exchange(shard, client, 0));
     assert!(busy <= EXCHANGE_BYTES_MAX, "an exchange takes {busy} bytes");
-    println!("idle connection {idle} bytes, exchange {busy} bytes");
 }

@@ -19,6 +19,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+/// A pause that outlasts every timeout: it stands for one without an end.
+pub const LASTING_MS: u64 = 400_000;
 /// How long a client waits for an invitation to send its body.
 const INVITATION: Span = Span::from_secs(1);
 
@@ -45,8 +47,12 @@ pub struct Saw {
     pub last: Mono,
     /// The longest time in which neither it did anything, nor something came.
     pub longest_wait: Span,
-    /// When it began to stall or to pause, and for how long in all.
+    /// How long it paused and stalled in all, but for a pause that lasts.
     pub idled: Span,
+    /// It paused or stalled.
+    pub was_idle: bool,
+    /// When it stopped reading for good.
+    pub deaf_at: Option<Mono>,
     /// How many answers were complete when the first of its framing errors came, in bytes of `raw`.
     pub gone_at: Option<Mono>,
 }
@@ -78,6 +84,8 @@ impl Client {
             last: Mono(0),
             longest_wait: Span::ZERO,
             idled: Span::ZERO,
+            was_idle: false,
+            deaf_at: None,
             gone_at: None,
         };
         Rc::new(Client {
@@ -130,6 +138,18 @@ impl Client {
 
     async fn sleep(&self, ms: u64) {
         self.world.sleep_until(self.world.now().after(Span::from_ms(ms))).await;
+    }
+
+    /// Does nothing for a while.
+    async fn idle(&self, ms: u64) {
+        {
+            let mut saw = self.saw.borrow_mut();
+            saw.was_idle = true;
+            if ms != LASTING_MS {
+                saw.idled.0 += Span::from_ms(ms).0;
+            }
+        }
+        let _ = self.unless_stopped(self.sleep(ms)).await;
     }
 
     fn progress(&self) {
@@ -211,8 +231,10 @@ impl Client {
             }
             let got = self.saw.borrow().raw.len();
             if let Some((_, ms)) = stall.take_if(|(at, _)| got >= *at) {
-                self.saw.borrow_mut().idled.0 += Span::from_ms(ms).0;
-                let _ = self.unless_stopped(self.sleep(ms)).await;
+                if ms == LASTING_MS {
+                    self.saw.borrow_mut().deaf_at = Some(self.world.now());
+                }
+                self.idle(ms).await;
             }
             if let Some((When::Got(at), how)) = self.visit.leaves
                 && got >= at
@@ -340,8 +362,7 @@ impl Client {
             from = to;
             self.saw.borrow_mut().sent = start + from;
             if let Some(ms) = pause {
-                self.saw.borrow_mut().idled.0 += Span::from_ms(ms).0;
-                let _ = self.unless_stopped(self.sleep(ms)).await;
+                self.idle(ms).await;
             }
             if waits && from == head {
                 self.invited().await;

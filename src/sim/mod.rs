@@ -30,6 +30,7 @@ use plan::Plan;
 use provider::{Providers, Seen};
 use std::{
     cell::{Cell, RefCell},
+    fmt::Write,
     net::SocketAddr,
     rc::Rc,
     sync::{
@@ -61,6 +62,8 @@ pub struct Observed {
     pub counted: [u64; 3],
     /// Most idle connections that the pool held for one upstream... over all upstreams.
     pub pool_max: usize,
+    /// Most bytes of bodies that the process held.
+    pub bodies_max: u64,
     /// How the world came to rest.
     pub quiet: Quiet,
     /// What became of the connections, by number.
@@ -95,19 +98,24 @@ impl Outcome {
     pub fn report(&self, breaches: &[(&'static str, String)]) -> String {
         let mut text = format!("seed {} breaks {} invariant(s):\n", self.seed, breaches.len());
         for (invariant, detail) in breaches.iter().take(8) {
-            text.push_str(&format!("  [{invariant}] {detail}\n"));
+            let _ = writeln!(text, "  [{invariant}] {detail:.600}");
         }
         for line in self.trace_tail.iter().rev().take(25).rev() {
-            text.push_str(&format!("    {line}\n"));
+            let _ = writeln!(text, "    {line}");
         }
-        text.push_str(&format!("replay: FOREBAY_SEED={} cargo test --test sim one_seed -- --nocapture", self.seed));
+        let _ = write!(text, "replay: FOREBAY_SEED={} cargo test --test sim one_seed -- --nocapture", self.seed);
         text
     }
 }
 
 /// Runs one seed; prints the trace as it grows if `loud`.
 pub fn run(seed: u64, loud: bool) -> Outcome {
-    let plan = Plan::of(seed);
+    play(Plan::of(seed), loud)
+}
+
+/// Runs a story that a seed, or a test, has made up.
+pub fn play(plan: Plan, loud: bool) -> Outcome {
+    let seed = plan.seed;
     let world = World::new(seed);
     if plan.spurious {
         world.poll_spuriously();
@@ -141,6 +149,7 @@ struct Stage {
     providers: Rc<Providers>,
     records: RefCell<Vec<Record>>,
     pool_max: Cell<usize>,
+    bodies_max: Cell<u64>,
 }
 
 impl Stage {
@@ -161,8 +170,9 @@ impl Stage {
         let shard = Rc::new(Shard::new(world.clone(), 0, Arc::clone(&core), shared.clone(), plan.seed));
         let asks = plan.visits.iter().flat_map(|visit| visit.asks.clone());
         let providers = Rc::new(Providers::new(asks));
-        let (records, pool_max) = (RefCell::default(), Cell::new(0));
-        Rc::new(Stage { world: world.clone(), shard, core, shared, providers, records, pool_max })
+        let (world, records) = (world.clone(), RefCell::default());
+        let (pool_max, bodies_max) = (Cell::new(0), Cell::new(0));
+        Rc::new(Stage { world, shard, core, shared, providers, records, pool_max, bodies_max })
     }
 
     fn open_upstreams(self: &Rc<Stage>, plan: &Plan) {
@@ -212,6 +222,7 @@ impl Stage {
         loop {
             self.world.sleep_until(self.world.now().after(HOUSEKEEPING)).await;
             self.pool_max.set(self.pool_max.get().max(self.shard.pool.borrow().len()));
+            self.bodies_max.set(self.bodies_max.get().max(self.shared.bodies.load(Ordering::Relaxed)));
             let table = self.shard.table();
             self.shard.pool.borrow_mut().sweep(self.world.now(), |slot| table.upstream(slot).is_some());
             self.records.borrow_mut().extend(std::iter::from_fn(|| self.core.pop()));
@@ -278,6 +289,7 @@ impl Stage {
                 counters.records_lost.get(),
             ],
             pool_max: self.pool_max.get(),
+            bodies_max: self.bodies_max.get(),
             quiet,
             fates: self.world.fates(),
             panics: self.world.panics(),

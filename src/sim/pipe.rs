@@ -380,7 +380,7 @@ mod tests {
         talk(
             Manner::PLAIN,
             async |mut socket| {
-                let _ = socket.outbox.write(Segment::copy_of(&[0; 20_000])).await;
+                let _ = socket.outbox.write(Segment::copy_of(&vec![0; 20_000])).await;
                 let ending = loop {
                     match socket.inbox.next().await {
                         Read::Data(_) => {}
@@ -401,7 +401,7 @@ mod tests {
         let (mut a, b) =
             pair(&world, SocketAddr::from(([10, 0, 0, 1], 1)), Manner { buffer_bytes: 10, ..Manner::PLAIN });
         world.spawn(async move {
-            let _ = a.outbox.write(Segment::copy_of(&[0; 100_000])).await;
+            let _ = a.outbox.write(Segment::copy_of(&vec![0; 100_000])).await;
         });
         assert_eq!(world.run(10_000).stuck, 3, "the writer, and both readers");
         drop(b);

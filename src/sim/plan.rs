@@ -4,6 +4,7 @@
 //! `table`.
 
 use super::{
+    client,
     dice::Dice,
     pipe::{Cut, Manner},
     request::{self, Asked},
@@ -17,7 +18,7 @@ use crate::{
         Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Team, Upstream,
     },
 };
-use std::net::SocketAddr;
+use std::{fmt::Write, net::SocketAddr};
 
 /// An upstream as made up.
 #[derive(Clone, Debug)]
@@ -200,20 +201,19 @@ impl Plan {
     pub fn tell(&self) -> String {
         let mut text = format!("{:?}\n{:?}\nupstreams: {:?}\n", self.patience, self.bounds, self.manner);
         for site in &self.sites {
-            text.push_str(&format!("  {} {:?} idle {:?}\n", site.name, site.addresses, site.idle_ms));
+            let _ = writeln!(text, "  {} {:?} idle {:?}", site.name, site.addresses, site.idle_ms);
         }
         for visit in &self.visits {
-            text.push_str(&format!(
-                "client at {} ms: pipelines {}, pause {:?}, stall {:?}, leaves {:?}, waits {}, {:?}\n",
+            let _ = writeln!(
+                text,
+                "client at {} ms: pipelines {}, pause {:?}, stall {:?}, leaves {:?}, waits {}, {:?}",
                 visit.at_ms, visit.pipelines, visit.pause, visit.stall, visit.leaves, visit.waits, visit.manner
-            ));
+            );
             for asked in &visit.asks {
                 let scripts: Vec<String> = asked.scripts.iter().map(Script::tell).collect();
                 let (method, target, bytes) = (asked.method, &asked.target, asked.wire.len());
-                text.push_str(&format!(
-                    "  {}: {method} {target} {bytes} bytes {:?}: {scripts:?}\n",
-                    asked.id, asked.expect
-                ));
+                let _ =
+                    writeln!(text, "  {}: {method} {target} {bytes} bytes {:?}: {scripts:?}", asked.id, asked.expect);
             }
         }
         text
@@ -288,7 +288,9 @@ fn site(dice: &mut Dice, number: usize) -> Site {
 
 fn person(dice: &mut Dice, sites: usize) -> Person {
     let mut random = [0; 32];
-    random.iter_mut().for_each(|byte| *byte = dice.bits() as u8);
+    for byte in &mut random {
+        *byte = dice.bits() as u8;
+    }
     let key = key::mint(random).expose().to_owned();
     let open = (0..sites).filter(|_| !dice.chance(4)).collect();
     Person {
@@ -377,7 +379,8 @@ fn visit(dice: &mut Dice, plan: &Plan, id: &mut u32) -> Visit {
     };
     let longer = [plan.patience.head, plan.patience.body, plan.patience.write_stall].map(|span| span.as_ms() + 5_000);
     let pause = |dice: &mut Dice, bytes: usize| {
-        dice.chance(6).then(|| (dice.below(bytes), *dice.pick(&[100, 1_500, longer[0], longer[1], longer[2]])))
+        let ms = *dice.pick(&[100, 1_500, longer[0], longer[1], longer[2], client::LASTING_MS]);
+        dice.chance(6).then(|| (dice.below(bytes), ms))
     };
     Visit {
         at_ms: dice.size(30_000) as u64,

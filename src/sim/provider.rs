@@ -46,6 +46,8 @@ pub struct Attempt {
     pub sent: usize,
     /// When everything was handed over; `None` if it never was.
     pub sent_at: Option<Mono>,
+    /// The end of the answer and more than the answer were handed over as one piece.
+    pub was_surplus: bool,
 }
 
 /// One connection as an upstream saw it.
@@ -204,21 +206,25 @@ impl Desk {
                     is_written = Some(result.is_ok());
                     return Poll::Ready(());
                 }
-                while reads {
+                if !reads {
+                    return Poll::Pending;
+                }
+                loop {
                     match inbox.poll_next(cx) {
                         Poll::Ready(Read::Data(segment)) => arrived.push(Read::Data(segment)),
                         Poll::Ready(end) => {
                             arrived.push(end);
                             return Poll::Ready(());
                         }
-                        Poll::Pending => break,
+                        Poll::Pending => return Poll::Pending,
                     }
                 }
-                Poll::Pending
             })
             .await;
         }
-        arrived.into_iter().for_each(|read| self.take(read));
+        for read in arrived {
+            self.take(read);
+        }
         is_written == Some(true) && !self.is_over
     }
 }
@@ -245,6 +251,7 @@ async fn answer(providers: &Providers, desk: &mut Desk, site: usize, number: usi
             was_stale,
             sent: 0,
             sent_at: None,
+            was_surplus: false,
         });
         (seen.attempts.len() - 1, script.filter(|_| !was_stale))
     };
@@ -289,6 +296,7 @@ async fn play(providers: &Providers, desk: &mut Desk, script: &Script, at: usize
             }
             from = to;
             if let Some(attempt) = providers.seen.borrow_mut().attempts.get_mut(at) {
+                attempt.was_surplus |= attempt.sent < script.body_end && from > script.body_end;
                 attempt.sent = from;
             }
         }

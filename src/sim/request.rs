@@ -7,7 +7,7 @@ use super::{
     script::{Script, chunked},
 };
 use flate2::{Compression, write::GzEncoder};
-use std::io::Write;
+use std::{fmt::Write as _, io::Write};
 
 /// What a request should lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Asked {
     pub fields: Fields,
     /// What an upstream must get for a body.
     pub body: Vec<u8>,
+    /// Bytes of the body as the client means it: before an alias, without a coding.
+    pub body_bytes: usize,
     /// The body is read for its model.
     pub peeks: bool,
     /// The body is sent compressed.
@@ -95,6 +97,7 @@ pub fn make(dice: &mut Dice, plan: &Plan, id: u32) -> Asked {
             target: "/v1/messages?beta=true".into(),
             fields: vec![("Host".into(), "localhost:8080".into()), ("X-Sim-Id".into(), id.to_string())],
             body: Vec::new(),
+            body_bytes: 0,
             peeks: true,
             gzip: false,
             person: None,
@@ -106,7 +109,10 @@ pub fn make(dice: &mut Dice, plan: &Plan, id: u32) -> Asked {
     };
     match dice.below(24) {
         0 => draft.plain("HEAD", "/api/hello", &[""]),
-        1 => draft.plain("GET", *dice.pick(&["/v1/models", "/v1/models?limit=2"]), &[""]),
+        1 => {
+            let target: &str = dice.pick::<&str>(&["/v1/models", "/v1/models?limit=2"]);
+            draft.plain("GET", target, &[""]);
+        }
         2 => draft.plain("GET", "/nowhere", &["no_such_path"]),
         3 => draft.plain("PUT", "/v1/messages", &["method_not_allowed"]),
         4 => return draft.junk(dice),
@@ -130,7 +136,7 @@ struct Draft {
 impl Draft {
     fn plain(&mut self, method: &'static str, target: &str, reasons: &'static [&'static str]) {
         self.asked.method = method;
-        self.asked.target = target.to_owned();
+        target.clone_into(&mut self.asked.target);
         self.asked.expect = Expect::Own(reasons);
         self.asked.peeks = false;
         // What is decided before the key is looked at does not depend on it.
@@ -142,12 +148,16 @@ impl Draft {
     /// A path that only some may use, and whose body nobody reads.
     fn files(&mut self, dice: &mut Dice, plan: &Plan) {
         let person = &plan.people[self.person];
-        self.plain(*dice.pick(&["GET", "POST", "DELETE"]), "/v1/files/file_1?limit=2", &[]);
+        let method = dice.pick::<&str>(&["GET", "POST", "DELETE", "HEAD"]);
+        self.plain(method, "/v1/files/file_1?limit=2", &[]);
         self.asked.expect = match person.sites.first() {
             _ if !person.files => Expect::Own(&["path_closed"]),
             Some(site) => Expect::Site(*site),
             None => Expect::Own(&["upstreams_denied"]),
         };
+        if self.asked.is_head() {
+            self.asked.scripts.iter_mut().for_each(Script::for_head);
+        }
         if self.asked.method == "POST" {
             let bytes = dice.size(50_000);
             self.asked.body = dice.text(bytes).into_bytes();
@@ -261,7 +271,7 @@ impl Draft {
         let body = self.framed(dice, plan);
         let mut wire = format!("{} {} HTTP/{}\r\n", self.asked.method, self.asked.target, self.version);
         for (name, value) in &self.asked.fields {
-            wire.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(wire, "{name}: {value}\r\n");
         }
         wire.push_str("\r\n");
         self.asked.wire = wire.into_bytes();
@@ -282,6 +292,7 @@ impl Draft {
                 asked.expect = Expect::Own(&["body_too_large"]);
             }
         }
+        asked.body_bytes = sent.len();
         let known = asked.person.is_some_and(|person| plan.people[person].refused.is_none());
         let wrong = |expect: &mut Expect, reasons| {
             if known && *expect != Expect::Own(&["path_closed"]) {

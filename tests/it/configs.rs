@@ -230,3 +230,27 @@ fn keys_for_three_hundred_people_are_good_keys() {
     let again = forebay(&["keys", "new", "--from", &from, "--out-dir", &out]);
     assert_eq!(again.status.code(), Some(1), "nothing is overwritten");
 }
+
+#[test]
+fn the_seccomp_profile_denies_what_it_does_not_name_and_names_the_ring() {
+    let text = fs::read_to_string(root().join("configs/seccomp-io_uring.json")).expect("there");
+    let profile: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        (profile["defaultAction"].as_str(), profile["defaultErrnoRet"].as_i64()),
+        (Some("SCMP_ACT_ERRNO"), Some(1))
+    );
+    let rules = profile["syscalls"].as_array().expect("rules");
+    let names: Vec<&str> = rules
+        .iter()
+        .filter(|rule| rule["action"] == "SCMP_ACT_ALLOW")
+        .flat_map(|rule| rule["names"].as_array().expect("names").iter().filter_map(|name| name.as_str()))
+        .collect();
+    for wanted in
+        ["io_uring_setup", "io_uring_enter", "io_uring_register", "epoll_pwait", "inotify_add_watch", "execve"]
+    {
+        assert!(names.contains(&wanted), "{wanted} is missing");
+    }
+    for other in ["ptrace", "mount", "bpf", "unshare", "setns", "keyctl", "userfaultfd", "process_vm_readv", "clone3"] {
+        assert!(!names.contains(&other), "{other} is open");
+    }
+}

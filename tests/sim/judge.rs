@@ -4,7 +4,7 @@ use forebay::{
     base::{Mono, Span},
     sim::{
         self, Observed,
-        judge::{judge, rule},
+        judge::{faithful, judge, rule},
         message::Message,
         plan::Plan,
         request::Expect,
@@ -13,18 +13,6 @@ use forebay::{
 
 /// Alters a run; false where the run has nothing of the kind.
 type Alter = fn(&Plan, &mut Observed) -> bool;
-
-/// Clients that did their part to the end, by number.
-fn faithful(plan: &Plan, seen: &Observed) -> Vec<usize> {
-    if plan.drains_at_ms.is_some() {
-        return Vec::new(); // what a drain ends is excused
-    }
-    let saws = seen.clients.iter().zip(&plan.visits).enumerate();
-    let is_faithful = |(_, (saw, visit)): &(usize, (&sim::client::Saw, &sim::plan::Visit))| {
-        saw.left.is_none() && saw.idled == Span::ZERO && visit.manner.panic.is_none()
-    };
-    saws.filter(is_faithful).map(|(at, _)| at).collect()
-}
 
 /// An answer that a faithful client got from an upstream and that `suits`.
 fn relayed<'a>(plan: &Plan, seen: &'a mut Observed, suits: impl Fn(&Message) -> bool) -> Option<&'a mut Message> {
@@ -86,7 +74,7 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
             |m| {
                 let text = String::from_utf8_lossy(&m.body).into_owned();
                 let told = text.find("event: error").unwrap();
-                m.body.drain(told - 1..told);
+                m.body.drain(told - 2..told);
             },
         )
     }),

@@ -55,7 +55,6 @@ const DATA_PATH_CRATES: &[&str] = &[
     "arc_swap",
     "atomic_waker",
     "aws_lc_rs",
-    "bytes",
     "crc32fast",
     "crossbeam",
     "flate2",
@@ -67,7 +66,6 @@ const DATA_PATH_CRATES: &[&str] = &[
     "rustls",
     "serde",
     "serde_json",
-    "simd_json",
     "socket2",
     "subtle",
     "thiserror",
@@ -75,7 +73,7 @@ const DATA_PATH_CRATES: &[&str] = &[
     "zeroize",
 ];
 /// What `config` may name besides: it runs before the data path does.
-const CONFIG_CRATES: &[&str] = &["toml", "jiff", "miette", "csv"];
+const CONFIG_CRATES: &[&str] = &["toml", "jiff", "csv"];
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;

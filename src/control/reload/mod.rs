@@ -7,7 +7,7 @@ pub mod pages;
 mod places;
 pub mod watch;
 
-use super::{Control, resolve};
+use super::{Control, certificates, resolve};
 use crate::{
     base::Wall,
     config::{Source, Trace},
@@ -149,12 +149,10 @@ impl Reloads {
     fn note(&self, entry: &Arc<Entry>, failing: Option<Failing>) {
         let mut status = Status::clone(&self.status.load());
         status.failing = failing;
-        if entry.outcome != Outcome::Unchanged {
-            if status.history.len() >= HISTORY_MAX {
-                status.history.pop_front();
-            }
-            status.history.push_back(Arc::clone(entry));
+        if status.history.len() >= HISTORY_MAX {
+            status.history.pop_front();
         }
+        status.history.push_back(Arc::clone(entry));
         self.status.store(Arc::new(status));
     }
 }
@@ -177,42 +175,35 @@ impl Control {
         let as_before = reading.trace.found_the_same(&read);
         let failing = self.reloads.status.load().failing.clone();
         *read = reading.trace;
-        let (outcome, failing) = match (as_before, failing) {
-            (true, Some(failing)) => (Outcome::Refused(Arc::clone(&failing.report)), Some(failing)),
-            (true, None) => (Outcome::Unchanged, None),
-            (false, failing) => {
-                let judged = match reading.table {
-                    Ok(table) => self.publish(table, asker).await,
-                    Err(report) => Err(report.to_string()),
-                };
-                match judged {
-                    Ok(changes) => (Outcome::Published(changes), None),
-                    Err(report) => self.refuse(asker, report, failing),
-                }
-            }
+        // What is wrong is judged anew even so: a certificate may have been mended, or have become good by itself.
+        if as_before && failing.is_none() {
+            let generation = self.table.load().generation;
+            return Some(Arc::new(Entry { at: wall(), generation, asker, outcome: Outcome::Unchanged }));
+        }
+        let judged = match reading.table {
+            Ok(table) => self.publish(table, asker).await,
+            Err(report) => Err(report.to_string()),
         };
+        let was = failing.as_ref().map(|failing| Arc::clone(&failing.report));
+        let (outcome, failing) = match judged {
+            Ok(changes) => (Outcome::Published(changes), None),
+            Err(report) => refusal(&report, failing),
+        };
+        let is_told = failing.as_ref().is_some_and(|failing| as_before && was.as_ref() == Some(&failing.report));
         let entry = Arc::new(Entry { at: wall(), generation: self.table.load().generation, asker, outcome });
-        if !as_before {
+        if !is_told {
+            if let Some(failing) = &failing {
+                self.sink.notice(&format!(
+                    "the configuration is WRONG ({}); generation {} stays in force until this is mended:\n{}",
+                    asker.slug(),
+                    entry.generation,
+                    failing.report
+                ));
+            }
             self.reloads.note(&entry, failing);
         }
         self.reloads.judged.notify_one();
         Some(entry)
-    }
-
-    fn refuse(&self, asker: Asker, mut report: String, failing: Option<Failing>) -> (Outcome, Option<Failing>) {
-        if report.len() > REPORT_BYTES_MAX {
-            let end = (0..=REPORT_BYTES_MAX).rev().find(|end| report.is_char_boundary(*end));
-            report.truncate(end.unwrap_or_default());
-            report.push_str("\n(the rest is left out; `forebay check` tells all)\n");
-        }
-        let generation = self.table.load().generation;
-        self.sink.notice(&format!(
-            "the configuration is WRONG ({}); generation {generation} stays in force until this is mended:\n{report}",
-            asker.slug()
-        ));
-        let report: Arc<str> = report.into();
-        let since = failing.map_or_else(wall, |failing| failing.since);
-        (Outcome::Refused(Arc::clone(&report)), Some(Failing { since, report }))
     }
 
     /// Brings `table` into force.
@@ -230,6 +221,7 @@ impl Control {
         let table = Arc::new(table);
         // What goes by slot comes first: it must be there when the first request sees the new table.
         self.tls.store(Arc::new(tls));
+        certificates::introduce(self, &table).map_err(|error| format!("TLS: {error}"))?;
         resolve::introduce(self, &table).await;
         self.table.store(Arc::clone(&table));
         self.change_live(table.upstream_slots_len(), |live| {
@@ -239,6 +231,19 @@ impl Control {
         self.sink.notice(&told(table.generation, asker, &changes));
         Ok(changes)
     }
+}
+
+/// What is kept of a report, and since when there has been one.
+fn refusal(report: &str, failing: Option<Failing>) -> (Outcome, Option<Failing>) {
+    let end = (0..=REPORT_BYTES_MAX.min(report.len())).rev().find(|end| report.is_char_boundary(*end));
+    let shown = report.get(..end.unwrap_or_default()).unwrap_or_default();
+    let report: Arc<str> = if shown.len() < report.len() {
+        format!("{shown}\n(the rest is left out; `forebay check` tells all)\n").into()
+    } else {
+        shown.into()
+    };
+    let since = failing.map_or_else(wall, |failing| failing.since);
+    (Outcome::Refused(Arc::clone(&report)), Some(Failing { since, report }))
 }
 
 /// The notice about a new generation.

@@ -35,6 +35,7 @@ const REST_MAX: Span = Span::from_secs(5);
 pub async fn run(control: Arc<Control>) {
     let mut watch: Option<Watch> = None;
     let mut asker = Asker::Poll;
+    let mut is_due = false;
     while control.reloads.can_reload() {
         let trace = control.reloads.read.lock().await.clone();
         let places = places(&trace).await;
@@ -42,8 +43,10 @@ pub async fn run(control: Arc<Control>) {
             Some(watching) if watching.places == places => watching,
             _ => Watch::over(&control, places).await,
         };
-        // Always looked at, because what happened before the watch began it has not heard.
-        if has_changed(&control, &watching, &trace, asker).await {
+        // Always looked at, because what happened before the watch began it has not heard. What is wrong is read anew
+        // now and then though nothing has changed: it may be wrong by more than is watched, as a certificate is.
+        let is_wrong = std::mem::take(&mut is_due) && control.reloads.status().failing.is_some();
+        if is_wrong || has_changed(&control, &watching, &trace, asker).await {
             control.reload(asker).await;
             asker = Asker::Poll;
             watch = Some(watching);
@@ -56,7 +59,7 @@ pub async fn run(control: Arc<Control>) {
                 asker = Asker::Watch;
             }
             () = control.reloads.judged.notified() => asker = Asker::Poll,
-            () = tokio::time::sleep(POLL.to_std()) => asker = Asker::Poll,
+            () = tokio::time::sleep(POLL.to_std()) => (asker, is_due) = (Asker::Poll, true),
         }
         watch = Some(watching);
     }

@@ -2,7 +2,11 @@
 
 use super::{Court, rule};
 use crate::{
-    base::{Mono, Span, bounds::EVENT_BYTES_MAX, failure::TABLE},
+    base::{
+        Mono, Span,
+        bounds::{BODIES_BYTES_MAX, EVENT_BYTES_MAX},
+        failure::TABLE,
+    },
     serve::edits::{self, Direction},
     sim::{
         client::Saw,
@@ -54,17 +58,17 @@ impl Case<'_> {
 }
 
 /// Nothing is owed to a client that left, that stopped reading or sending for a while, whose task had the injected
-/// panic, that still streamed when a drain came to its end, or whose connection had to be reset: that is how an answer without framing is seen to be broken, and it takes
-/// with it what is still on its way.
-fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
+/// panic, that still streamed when a drain came to its end, or whose connection had to be reset: that is how an answer
+/// without framing is seen to be broken, and it takes with it what is still on its way.
+pub fn is_excused(court: &Court<'_>, visit: &Visit, saw: &Saw) -> bool {
     let breaks = |asked: &Asked| {
         let mut attempts = court.attempts(asked.id);
-        asked.is_old && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
+        (asked.is_old || visit.pipelines) && attempts.any(|attempt| !is_benign(court, &asked.scripts[attempt.script]))
     };
     let drained = |(last, [_, ends]): (&Message, [Mono; 2])| saw.last.max(last.head_at) >= ends;
     let was_drained = saw.reader.messages.last().zip(court.plan.drain()).is_some_and(drained);
     let was_reset = saw.ended.is_some_and(|(_, clean)| !clean) && visit.asks.iter().any(breaks);
-    saw.left.is_some() || saw.idled.0 > 0 || visit.manner.panic.is_some() || was_reset || was_drained
+    saw.left.is_some() || saw.was_idle || visit.manner.panic.is_some() || was_reset || was_drained
 }
 
 /// Whether forebay must have got the whole answer.
@@ -89,7 +93,7 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if !case.last && (closes || !case.message.is_complete) {
         court.breach(rule::AFTER, case.told());
     }
-    if court.plan.drains_at_ms.is_some_and(|ms| case.began.0 > ms * 1_000_000) && !closes {
+    if court.plan.drains_at_ms.is_some_and(|ms| case.began.0 > (ms + 2) * 1_000_000) && !closes {
         court.breach(rule::DRAIN, case.told());
     }
     let reason = case.message.field("x-forebay-reason").unwrap_or_default();
@@ -100,7 +104,7 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if !case.message.is_complete && !is_excused(court, case.visit, case.saw) && !is_cut_short(case) {
         court.breach(rule::WHOLE, format!("an answer of forebay's own is incomplete: {}", case.told()));
     }
-    let allowed = allowed(court, case.saw, case.asked);
+    let allowed = allowed(court, case.visit, case.saw, case.asked);
     if !allowed.contains(&reason) {
         court.breach(rule::CAUSE, format!("{}; the causes there were: {allowed:?}", case.told()));
     }
@@ -118,7 +122,7 @@ fn generation(court: &mut Court<'_>, case: &Case<'_>, reason: &str) {
         court.breach(rule::LOG, format!("{}: generation {generation} is not the log's", case.told()));
     }
     let Some((ms, person)) = court.plan.reload else { return };
-    let is_behind = case.began.0 > ms * 1_000_000;
+    let is_behind = case.began.0 > (ms + 2) * 1_000_000;
     let is_switched_off = case.asked.person == Some(person) && case.asked.target != "/api/hello";
     if is_behind && (generation != 2 || is_switched_off && case.message.field("x-sim-id").is_some()) {
         court.breach(rule::RELOAD, format!("{} of generation {generation} {reason}", case.told()));
@@ -144,7 +148,7 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
     let (best, is_whole) = script.at_best();
     let payload = best.map(|message| message.body).unwrap_or_default();
     let got = &case.message.body;
-    let told = memmem::rfind(got, TOLD).filter(|at| memmem::find(&got[*at..], b"\"message\":\"forebay: ").is_some());
+    let told = told_at(got, &payload);
     let passed = told.map_or(got.as_slice(), |at| &got[..at]);
     if case.asked.is_head() {
         return;
@@ -154,7 +158,8 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
         court.breach(rule::ANSWER_BYTES, format!("{} differs at {at} of {}", case.told(), payload.len()));
     }
     // What comes behind a stream's last event may be lost with the connection.
-    let is_enough = !is_benign(court, script) && script.is_stream && has_ended(passed);
+    let is_loose = script.until_close || !is_benign(court, script);
+    let is_enough = is_loose && script.is_stream && has_ended(passed);
     if is_whole && case.message.is_complete && told.is_none() && passed != payload.as_slice() && !is_enough {
         court
             .breach(rule::WHOLE, format!("{}: {} of {} bytes, and complete", case.told(), passed.len(), payload.len()));
@@ -169,10 +174,24 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
     log(court, case, told.is_some());
 }
 
+/// Where forebay's own error event begins, or as much of it as got through.
+fn told_at(got: &[u8], payload: &[u8]) -> Option<usize> {
+    let own = |at: &usize| memmem::find(&got[*at..], b"\"message\":\"forebay: ").is_some();
+    memmem::rfind(got, TOLD).filter(own).or_else(|| {
+        let border = borders(got).last().copied().unwrap_or(0);
+        let begun = &got[border..];
+        let is_told = TOLD.starts_with(begun) || begun.starts_with(TOLD);
+        (is_told && !begun.is_empty() && !payload.starts_with(got)).then_some(border)
+    })
+}
+
 /// A broken answer: seen to be broken, and cut between events.
 fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, passed: &[u8], told: bool, is_whole: bool) {
     let in_chunks = case.message.field("transfer-encoding").is_some();
-    if case.message.is_complete && !told && !is_whole && !(script.is_stream && has_ended(passed)) {
+    // Where only a close ends a stream, its last event must have come for it to be whole.
+    let needs_last = script.is_stream && script.until_close && in_chunks;
+    let may_end = told || is_whole && !needs_last || script.is_stream && has_ended(passed);
+    if case.message.is_complete && !may_end {
         court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
     }
     let is_cut = told || !case.message.is_complete;
@@ -248,6 +267,21 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
     let name = case.message.field("x-forebay-request-id").unwrap_or_default();
     let Some(record) = court.records.get(name).copied() else { return };
     let ending = record.ending.slug();
+    let sent = court.attempts(case.asked.id).count();
+    let tried = case.message.field("x-forebay-attempts").unwrap_or_default();
+    if tried != record.attempts.to_string() || usize::from(record.attempts) < sent || record.attempts > 2 {
+        court.breach(rule::LOG, format!("{}: {tried} attempts told, {sent} seen", case.told()));
+    }
+    let events = if case.message.field("transfer-encoding").is_some() { borders(&case.message.body).len() } else { 0 };
+    let is_plain = case.message.is_complete && !told && ending == "complete";
+    let is_stream = is_plain && record.stream;
+    let body = (case.message.body.len() as u64, case.asked.body_bytes as u64);
+    if is_plain && (record.bytes_out, record.bytes_in) != body {
+        court.breach(rule::LOG, format!("{}: {body:?} bytes, the log says {record:?}", case.told()));
+    }
+    if is_stream && events.abs_diff(record.events as usize) > 1 {
+        court.breach(rule::LOG, format!("{}: {events} events, the log says {}", case.told(), record.events));
+    }
     let is_clean = case.message.is_complete && !told;
     if (ending == "complete") != is_clean && !is_excused(court, case.visit, case.saw) && !has_ended(&case.message.body)
     {
@@ -256,16 +290,16 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
 }
 
 /// The reasons for which forebay may answer this request itself.
-fn allowed(court: &Court<'_>, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
+fn allowed(court: &Court<'_>, visit: &Visit, saw: &Saw, asked: &Asked) -> Vec<&'static str> {
     let mut allowed = Vec::new();
     let bounds = &court.plan.bounds;
-    if bounds.bodies_bytes_max < bounds.body_bytes_max && asked.method == "POST" {
+    if bounds.bodies_bytes_max < BODIES_BYTES_MAX && asked.method == "POST" {
         allowed.push("bodies_full");
     }
     if bounds.connections_max < court.plan.visits.len() {
         allowed.push("connections_full");
     }
-    if saw.idled.0 > 0 {
+    if saw.was_idle || visit.manner.delay_ms_max > 0 && asked.wire.len() > 60_000 {
         allowed.push("request_timeout");
     }
     if court.plan.reload.is_some_and(|(_, person)| asked.person == Some(person)) {

@@ -31,6 +31,10 @@ pub mod rule {
     pub const LOG: &str = "the log tells the truth";
     /// Idle connections stay within their bound.
     pub const POOL: &str = "the pool stays within its bound";
+    /// Request bodies stay within the process's bound.
+    pub const MEMORY: &str = "bodies stay within their bound";
+    /// A connection on which more came than the answer is not used again.
+    pub const SURPLUS: &str = "a connection that said too much is not used again";
     /// What clients get is HTTP/1.1 for strict eyes.
     pub const FRAMING: &str = "answers are well-formed";
     /// Answers belong to the requests that they follow.
@@ -90,22 +94,33 @@ impl<'a> Court<'a> {
     }
 }
 
+/// The clients to which everything is owed, by number: they did their part, and nothing excuses a loss.
+pub fn faithful(plan: &Plan, seen: &Observed) -> Vec<usize> {
+    let court = court(plan, seen);
+    let clients = plan.visits.iter().zip(&seen.clients).enumerate();
+    clients.filter(|(_, (visit, saw))| !answers::is_excused(&court, visit, saw)).map(|(at, _)| at).collect()
+}
+
 /// Everything that is wrong with a run.
 pub fn judge(plan: &Plan, seen: &Observed) -> Breaches {
-    let asks = plan.visits.iter().flat_map(|visit| visit.asks.iter().map(move |asked| (asked.id, (visit, asked))));
-    let mut court = Court {
-        plan,
-        seen,
-        asks: asks.collect(),
-        records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
-        breaches: seen.live.clone(),
-    };
+    let mut court = court(plan, seen);
     rest(&mut court);
     records(&mut court);
     answers::judge(&mut court);
     requests::judge(&mut court);
     timing::judge(&mut court);
     court.breaches
+}
+
+fn court<'a>(plan: &'a Plan, seen: &'a Observed) -> Court<'a> {
+    let asks = plan.visits.iter().flat_map(|visit| visit.asks.iter().map(move |asked| (asked.id, (visit, asked))));
+    Court {
+        plan,
+        seen,
+        asks: asks.collect(),
+        records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
+        breaches: seen.live.clone(),
+    }
 }
 
 fn rest(court: &mut Court<'_>) {
@@ -124,6 +139,10 @@ fn rest(court: &mut Court<'_>) {
     let (bound, sites) = (court.plan.bounds.pool_idle_max, court.plan.sites.len());
     if seen.pool_max > bound * sites {
         court.breach(rule::POOL, format!("{} idle connections, {bound} for each of {sites} upstreams", seen.pool_max));
+    }
+    let bodies_max = court.plan.bounds.bodies_bytes_max;
+    if seen.bodies_max > bodies_max {
+        court.breach(rule::MEMORY, format!("{} bytes of bodies were held, {bodies_max} are allowed", seen.bodies_max));
     }
     for client in &seen.clients {
         if client.gone_at.is_none() && client.last.0 > 0 {

@@ -5,8 +5,10 @@ use crate::{
     serve::edits::Direction,
     sim::{
         message::Fields,
+        pipe::Cut,
         provider::Attempt,
         request::{Asked, Expect},
+        script::Then,
     },
 };
 use memchr::memmem;
@@ -23,6 +25,23 @@ pub fn judge(court: &mut Court<'_>) {
         bytes(court, attempt, asked);
     }
     replays(court);
+    surplus(court);
+}
+
+/// Where more than the answer came in one piece with it, the connection has had its day.
+fn surplus(court: &mut Court<'_>) {
+    let manner = court.plan.manner;
+    if manner.cut != Cut::Whole || manner.buffer_bytes < 60_000 {
+        return; // the pieces that were written are not the pieces that were read
+    }
+    let attempts = &court.seen.upstreams.attempts;
+    let used_again = |first: &&Attempt| {
+        let later = |other: &Attempt| other.connection == first.connection && other.before > first.before;
+        first.was_surplus && attempts.iter().any(later)
+    };
+    for attempt in attempts.iter().filter(used_again) {
+        court.breach(rule::SURPLUS, format!("connection {} after request {:?}", attempt.connection, attempt.id));
+    }
 }
 
 fn secrets(court: &mut Court<'_>, attempt: &Attempt) {
@@ -82,7 +101,9 @@ fn replays(court: &mut Court<'_>) {
     for id in ids {
         let attempts: Vec<&Attempt> = court.attempts(id).collect();
         let [first, second, more @ ..] = attempts.as_slice() else { continue };
-        let heard = first.sent > 0;
+        // What a reset overtakes is not heard.
+        let script = court.asks.get(&id).map(|(_, asked)| &asked.scripts[first.script]);
+        let heard = first.sent > 0 && script.is_some_and(|script| script.then != Then::Reset);
         if !more.is_empty() || first.before == 0 || heard || second.before > 0 {
             let detail = format!(
                 "request {id}: {} attempts; the first was number {} on its connection and got {} bytes",

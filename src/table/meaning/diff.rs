@@ -131,7 +131,7 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
     match (way(&old.proxy), way(proxy)) {
         (before, now) if before != now => say(Effect::Other, format!("is reached {now}; it was {before}")),
         (_, now) if *proxy != old.proxy => {
-            say(Effect::Other, format!("is reached {now} with another user or password for that"))
+            say(Effect::Other, format!("is reached {now} with another user or password for that"));
         }
         _ => {}
     }

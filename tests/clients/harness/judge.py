@@ -71,11 +71,12 @@ REQUEST_EDITS = {
     "connection": "hop by hop", "keep-alive": "hop by hop", "te": "hop by hop", "transfer-encoding": "hop by hop",
     "content-length": "a framing of its own on each hop; the body itself is compared",
     "authorization": "the developer's key goes, the org's credential comes", "x-api-key": "as authorization",
-    "cookie": "never leaves", "accept-encoding": "identity, because answers are read as they pass",
+    "cookie": "never leaves", "api-key": "as authorization", "x-goog-api-key": "as authorization",
+    "forwarded": "who asks stays inside", "x-real-ip": "likewise", "via": "likewise", "accept-encoding": "identity, because answers are read as they pass",
 }
 ANSWER_EDITS = {
     "connection": "hop by hop", "keep-alive": "hop by hop", "transfer-encoding": "hop by hop", "content-length": "framing",
-    "set-cookie": "never reaches a developer", "date": "may be filled in",
+    "set-cookie": "never reaches a developer", "anthropic-organization-id": "names the org's account", "alt-svc": "leads past forebay", "date": "may be filled in",
 }
 
 

@@ -124,11 +124,24 @@ class Stack:
         if self.driver == "epoll":
             environment["MONOIO_FORCE_LEGACY_DRIVER"] = "1"
         self._spawn("router", [self.forebay, "serve", "--config", self.path("forebay.toml")], port, environment)
+        self._wait_until_ready()
         kinds = list(self.metric("forebay_driver"))
         wanted = "epoll" if self.driver == "epoll" else "io_uring"
         if not kinds or not all(wanted in kind for kind in kinds):
             raise StackError("asked for %s, the router runs on %s:\n%s" % (wanted, kinds, tail(self.path("router.log"))))
         return port
+
+    def _wait_until_ready(self):
+        """A bound socket is not yet a worker that serves: on a busy machine there is time between the two."""
+        until = time.monotonic() + 20
+        while True:
+            try:
+                urllib.request.urlopen("http://127.0.0.1:%d/readyz" % self.admin_port, timeout=5).close()
+                return
+            except OSError:
+                if time.monotonic() > until:
+                    raise StackError("the router is not ready:\n" + tail(self.path("router.log")))
+                time.sleep(0.05)
 
     def _make_key(self):
         """`forebay keys new` prints the key once and the block for the file; a router without that command gets a hash of ours."""

@@ -3,6 +3,7 @@
 
 mod files;
 
+use super::secure::{BOTH, Files, connect};
 use super::support::{
     Answer, BODY, Client, DRIVERS, Forebay, KEY, PROVIDER_KEY, STREAM_HEAD, STUCK, Upstream, answer, chunk, config,
     event, post,
@@ -403,4 +404,32 @@ fn a_web_page_cannot_ask_for_a_reload() {
     assert_eq!(post_to(&scene.forebay, "/table", "").status(), 405);
     assert_eq!(scene.forebay.admin("/reload").status(), 405);
     assert_eq!(scene.forebay.admin("/table/meaning").status(), 400);
+}
+
+#[test]
+fn a_listener_turns_to_tls_once_its_certificate_can_be_used() {
+    on_both_drivers(|driver| {
+        let (upstream, files) = (echo(), Files::new());
+        let plain = with(&upstream, "");
+        let scene = Scene::start(&plain, driver);
+        let folder = files.folder.path().display();
+        let tls = format!(
+            "address = \"127.0.0.1:0\"\ntls = {{ cert = \"{folder}/late.crt\", key = \"{folder}/late.key\" }}\n"
+        );
+        let secured = plain.replacen("address = \"127.0.0.1:0\"\n", &tls, 1);
+        let (status, made) = scene.reload(&secured);
+        assert_eq!((status, &made["outcome"]), (422, &"refused".into()), "{made}");
+        assert_eq!(scene.forebay.ask(&post(BODY)).status(), 200, "it goes on in plain HTTP");
+        fs::copy(files.at("tls.crt"), files.at("late.crt")).unwrap();
+        fs::copy(files.at("tls.key"), files.at("late.key")).unwrap();
+        // Nothing that is watched has changed, and still it is good now.
+        let made = post_to(&scene.forebay, "/reload", "");
+        assert_eq!((made.status(), &json(&made)["outcome"]), (200, &"published".into()), "{made:?}");
+        let mut client = connect(scene.forebay.address, &files.ca.client(BOTH, &[]));
+        client.send(post(BODY).as_bytes());
+        assert_eq!(client.read().unwrap().status(), 200, "from the first client on");
+        assert_eq!(scene.forebay.ask(&post(BODY)).status(), 400, "and no more in the clear");
+        assert_eq!(scene.reload(&plain).0, 200);
+        assert_eq!(scene.forebay.ask(&post(BODY)).status(), 200);
+    });
 }
