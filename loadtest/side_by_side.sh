@@ -33,10 +33,10 @@ target=${CARGO_TARGET_DIR:-target}/release
 forebay=$target/forebay load=$target/forebay-load
 
 dir=$(mktemp -d)
-pids=()
+pids=() run=""
 cleanup() {
     trap - EXIT INT TERM
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in $run "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
     rm -rf "$dir"
 }
@@ -83,7 +83,7 @@ daemon off;
 worker_processes 1;
 pid $dir/nginx.pid;
 error_log $dir/nginx.err warn;
-worker_rlimit_nofile 65536;
+worker_rlimit_nofile $(ulimit -Hn);
 events { worker_connections 32768; }
 http {
     client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/fastcgi;
@@ -179,7 +179,10 @@ shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
     while :; do
         await_quiet
         taskset -c 1 "$load" "$scenario" --to "$to" --key "$key" "${who[@]}" --provider "$provider" \
-            --provider-pid "$provider_pid" --seconds "$seconds" --round "$round" --system "$name" "$@" >"$dir/row" || {
+            --provider-pid "$provider_pid" --seconds "$seconds" --round "$round" --system "$name" "$@" >"$dir/row" &
+        # In the background, so that a signal is heeded at once.
+        run=$!
+        wait "$run" || {
             echo "round $round, $name, $scenario $*: see the faults in its row" >&2
             failed=1
         }
