@@ -32,6 +32,9 @@ target=${CARGO_TARGET_DIR:-target}/release
 ((build)) && cargo build --release --bins
 forebay=$target/forebay load=$target/forebay-load
 
+# For all that is started below: two descriptors a stream and proxy.
+ulimit -n "$(ulimit -Hn)"
+
 dir=$(mktemp -d)
 pids=() run=""
 cleanup() {
@@ -83,8 +86,7 @@ daemon off;
 worker_processes 1;
 pid $dir/nginx.pid;
 error_log $dir/nginx.err warn;
-worker_rlimit_nofile $(ulimit -Hn);
-events { worker_connections 32768; }
+events { worker_connections 8192; }
 http {
     client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/fastcgi;
     uwsgi_temp_path $dir/uwsgi; scgi_temp_path $dir/scgi;
