@@ -32,11 +32,14 @@ target=${CARGO_TARGET_DIR:-target}/release
 ((build)) && cargo build --release --bins
 forebay=$target/forebay load=$target/forebay-load
 
+# For all that is started below: two descriptors a stream and proxy.
+ulimit -n "$(ulimit -Hn)"
+
 dir=$(mktemp -d)
-pids=()
+pids=() run=""
 cleanup() {
     trap - EXIT INT TERM
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in $run "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
     for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
     rm -rf "$dir"
 }
@@ -83,8 +86,7 @@ daemon off;
 worker_processes 1;
 pid $dir/nginx.pid;
 error_log $dir/nginx.err warn;
-worker_rlimit_nofile 65536;
-events { worker_connections 32768; }
+events { worker_connections 8192; }
 http {
     client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/fastcgi;
     uwsgi_temp_path $dir/uwsgi; scgi_temp_path $dir/scgi;
@@ -160,7 +162,8 @@ busy_pct() { # of all CPUs together, in percent of one, for half a second
     }' <<<"$before"$'\n'"$after"
 }
 await_quiet() {
-    while ((SECONDS < patience_ends)) && (($(busy_pct) > quiet)); do sleep 1; done
+    local busy
+    while ((SECONDS < patience_ends)) && busy=$(busy_pct) && ((busy > quiet)); do sleep 1; done
 }
 shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
     local round=$1 system=$2 scenario=$3 to who=() name
@@ -178,7 +181,10 @@ shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
     while :; do
         await_quiet
         taskset -c 1 "$load" "$scenario" --to "$to" --key "$key" "${who[@]}" --provider "$provider" \
-            --provider-pid "$provider_pid" --seconds "$seconds" --round "$round" --system "$name" "$@" >"$dir/row" || {
+            --provider-pid "$provider_pid" --seconds "$seconds" --round "$round" --system "$name" "$@" >"$dir/row" &
+        # In the background, so that a signal is heeded at once.
+        run=$!
+        wait "$run" || {
             echo "round $round, $name, $scenario $*: see the faults in its row" >&2
             failed=1
         }
