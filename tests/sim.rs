@@ -8,7 +8,13 @@
 #[path = "sim/judge.rs"]
 mod judge;
 
-use forebay::sim::{self, Outcome};
+use forebay::sim::{
+    self, Outcome,
+    client::LASTING_MS,
+    pipe::Manner,
+    plan::Plan,
+    request::{Asked, Expect},
+};
 use std::collections::BTreeMap;
 
 /// Seeds of a sweep unless said otherwise.
@@ -119,6 +125,36 @@ fn count_what_was_met(outcome: &Outcome, met: &mut BTreeMap<&'static str, usize>
         count("client left", usize::from(saw.left.is_some()));
     }
     count("panic", seen.panics as usize);
+}
+
+/// A request as a client writes it by hand.
+fn by_hand(like: &Asked, wire: String, reasons: &'static [&'static str]) -> Asked {
+    Asked { wire: wire.into_bytes(), expect: Expect::Own(reasons), method: "GET", fields: Vec::new(), ..like.clone() }
+}
+
+#[test]
+fn a_client_that_does_not_take_its_invitation_is_let_go() {
+    // Its buffers are full of answers that it does not read, so that the 100 finds no room.
+    for buffer_bytes in (200..700).step_by(6) {
+        let mut plan = Plan::of(1);
+        (plan.drains_at_ms, plan.reload, plan.panics) = (None, None, false);
+        plan.people[0].refused = None;
+        let like = plan.visits[0].asks[0].clone();
+        let hello = by_hand(&like, "GET /api/hello HTTP/1.1\r\nhost: a\r\n\r\n".into(), &[""]);
+        let key = &plan.people[0].key;
+        let fields = format!("host: a\r\nx-api-key: {key}\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n");
+        let invited = by_hand(&like, format!("POST /v1/messages HTTP/1.1\r\n{fields}"), &[]);
+        let mut visit = plan.visits[0].clone();
+        visit.asks = vec![hello; 4];
+        visit.asks.push(invited);
+        visit.manner = Manner { buffer_bytes, ..Manner::PLAIN };
+        (visit.pipelines, visit.leaves, visit.pause) = (true, None, None);
+        visit.stall = Some((0, LASTING_MS));
+        plan.visits = vec![visit];
+        let outcome = sim::play(plan, false);
+        let breaches = outcome.breaches();
+        assert!(breaches.is_empty(), "{buffer_bytes}: {}", outcome.report(&breaches));
+    }
 }
 
 #[test]

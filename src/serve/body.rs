@@ -1,7 +1,12 @@
 //! Reading a request's body: framing off, gzip off where the body is read, the routing fields found on the way. The
 //! bytes stay in the segments that the kernel filled, for sending and for one replay.
 
-use super::{client::Client, gate::too_large, shard::Claim, watch::yield_now};
+use super::{
+    client::Client,
+    gate::too_large,
+    shard::Claim,
+    watch::{Watched, watched, yield_now},
+};
 use crate::{
     base::{
         Failure, Kind, Mono,
@@ -42,7 +47,7 @@ pub struct Reading {
 pub enum Unread {
     /// The request is refused.
     Refused(Failure),
-    /// The client has left.
+    /// The client has left, or takes in nothing any more.
     ClientGone,
 }
 
@@ -65,7 +70,7 @@ pub async fn read<R: Runtime>(
     let mut sink = Sink::new(claim, reading);
     let mut gzip = coding(client, reading.peek)?.then(|| GzDecoder::new(Unzipped::default()));
     if client.head.framing != Framing::None {
-        invite(client).await?;
+        invite(rt, client, reading.until).await?;
     }
     let mut decoder = BodyDecoder::new(client.head.framing);
     while !decoder.is_done() {
@@ -109,10 +114,15 @@ fn coding<O: Outbox>(client: &Client<O>, peek: bool) -> Result<bool, Failure> {
 }
 
 /// Answers `Expect: 100-continue` (RFC 9110 section 10.1.1).
-async fn invite<O: Outbox>(client: &mut Client<O>) -> Result<(), Unread> {
+///
+/// A client that does not read what it was sent before may have no room for it; nothing can be told to such a one.
+async fn invite<R: Runtime>(rt: &R, client: &mut Client<R::Outbox>, until: Mono) -> Result<(), Unread> {
     if client.head.expect_continue && client.unread.is_none() {
-        let (sent, _) = client.outbound.write(Segment::copy_of(b"HTTP/1.1 100 Continue\r\n\r\n")).await;
-        sent.map_err(|_| Unread::ClientGone)?;
+        let write = client.outbound.write(Segment::copy_of(b"HTTP/1.1 100 Continue\r\n\r\n"));
+        match watched(rt, &mut client.inbound, until, write).await {
+            Watched::Done((Ok(()), _)) => {}
+            Watched::Done((Err(_), _)) | Watched::ClientGone | Watched::TimeUp => return Err(Unread::ClientGone),
+        }
     }
     Ok(())
 }

@@ -110,7 +110,12 @@ impl Outcome {
 
 /// Runs one seed; prints the trace as it grows if `loud`.
 pub fn run(seed: u64, loud: bool) -> Outcome {
-    let plan = Plan::of(seed);
+    play(Plan::of(seed), loud)
+}
+
+/// Runs a story that a seed, or a test, has made up.
+pub fn play(plan: Plan, loud: bool) -> Outcome {
+    let seed = plan.seed;
     let world = World::new(seed);
     if plan.spurious {
         world.poll_spuriously();

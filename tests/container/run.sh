@@ -8,8 +8,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export BUILDAH_ISOLATION=chroot
-DEBIAN=docker.io/library/debian:bookworm-slim
-RUST=docker.io/library/rust:1.95-bookworm
+DEBIAN=debian:bookworm-slim
+RUST=rust:1.95-bookworm
 
 have() { buildah inspect --type image "$1" >/dev/null 2>&1 || buildah pull -q "$1" >/dev/null 2>&1; }
 
