@@ -53,11 +53,16 @@ impl Plan {
         self.open == 0
     }
 
-    /// The candidates, by tier, then in file order.
-    pub fn candidates<'a>(&self, table: &'a Table) -> impl Iterator<Item = &'a Target> + use<'a> {
+    /// The targets that are open, each with its place in the model's list; by tier, then in file order.
+    pub fn numbered<'a>(&self, table: &'a Table) -> impl Iterator<Item = (&'a Target, usize)> + use<'a> {
         let open = self.open;
         let targets = table.model(self.model).map_or(&[][..], |model| &model.targets);
-        targets.iter().take(TARGETS_MAX).enumerate().filter(move |(at, _)| open & (1 << at) != 0).map(|(_, t)| t)
+        targets.iter().take(TARGETS_MAX).zip(0..).filter(move |(_, at)| open & (1 << at) != 0)
+    }
+
+    /// The candidates, by tier, then in file order.
+    pub fn candidates<'a>(&self, table: &'a Table) -> impl Iterator<Item = &'a Target> + use<'a> {
+        self.numbered(table).map(|(target, _)| target)
     }
 }
 

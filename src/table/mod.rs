@@ -25,7 +25,7 @@ pub use access::{Access, Plan, Refusal};
 pub use listener::{Hosts, Listener, ListenerTls};
 pub use pattern::Pattern;
 pub use slots::Slots;
-pub use upstream::{Credential, Provider, SecretLine, Upstream};
+pub use upstream::{Credential, CredentialLimits, Family, Provider, SecretLine, Upstream, Verdict, VerdictRule};
 
 /// Targets of one model at most; what a `Plan` has room for.
 pub const TARGETS_MAX: usize = 16;
@@ -80,6 +80,8 @@ pub struct Model {
     pub name: Pattern,
     /// By tier, then in file order; 1..=`TARGETS_MAX`.
     pub targets: Vec<Target>,
+    /// Whether a failure of one target may lead to the next.
+    pub fallback: bool,
 }
 
 impl Model {
@@ -87,7 +89,7 @@ impl Model {
     pub fn new(name: Pattern, mut targets: Vec<Target>) -> Model {
         targets.sort_by_key(|target| target.tier);
         targets.truncate(TARGETS_MAX);
-        Model { name, targets }
+        Model { name, targets, fallback: true }
     }
 }
 
@@ -102,6 +104,34 @@ pub struct Target {
     pub tier: u8,
     /// Share inside its tier; 1 unless said.
     pub weight: u32,
+    /// What it can take.
+    pub can: Can,
+}
+
+impl Target {
+    /// The whole of `upstream`'s offer: any id as it is, in the first tier, nothing known that it cannot do.
+    pub fn to(upstream: UpstreamSlot) -> Target {
+        Target { upstream, model: None, tier: 1, weight: 1, can: Can::default() }
+    }
+}
+
+/// What a model can take in one request. What is not known is taken to be possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Can {
+    /// Input and output together, in tokens as it counts them; `None` if that is not known.
+    pub window_max: Option<u64>,
+    /// Images in the prompt.
+    pub images: bool,
+    /// Tools to call.
+    pub tools: bool,
+    /// The `thinking` field.
+    pub thinking: bool,
+}
+
+impl Default for Can {
+    fn default() -> Can {
+        Can { window_max: None, images: true, tools: true, thinking: true }
+    }
 }
 
 /// One `[[team]]`.
@@ -130,6 +160,8 @@ pub struct Caller {
     pub disabled: bool,
     /// Who goes first when not all can.
     pub class: Class,
+    /// Whether a failure of one upstream may lead to the next.
+    pub fallback: bool,
 }
 
 /// The end of a key's life.
@@ -308,6 +340,12 @@ impl Table {
     /// The team of a caller, if it has one.
     pub fn team_of(&self, slot: CallerSlot) -> Option<&Team> {
         self.team(self.caller(slot)?.team?)
+    }
+
+    /// What the operator knows of the limits of the credential at `at` of an upstream's pool.
+    pub fn credential_limits(&self, upstream: UpstreamSlot, at: usize) -> CredentialLimits {
+        let credential = self.upstream(upstream).and_then(|upstream| upstream.credentials.get(at));
+        credential.map_or_else(CredentialLimits::default, |credential| credential.limits)
     }
 
     /// The upstream in `slot`; `None` only for a slot of another table.

@@ -17,15 +17,16 @@ fn upstream(name: &str) -> Upstream {
         port: 443,
         base_path: String::new(),
         host_header: "api.example".into(),
-        credentials: vec![Credential { name: "a".into(), header: SecretLine::x_api_key("k") }],
+        credentials: vec![Credential::new("a", SecretLine::x_api_key("k"))],
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        verdicts: Vec::new(),
     }
 }
 
 fn to(n: u32, tier: u8) -> Target {
-    Target { upstream: slot(n), model: None, tier, weight: 1 }
+    Target { tier, ..Target::to(slot(n)) }
 }
 
 fn model(name: &str, targets: &[Target]) -> Model {
@@ -49,6 +50,7 @@ fn caller(name: &str, team: Option<u32>, access: Access) -> Caller {
         expires: None,
         disabled: false,
         class: Class::Interactive,
+        fallback: true,
     }
 }
 

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::table::upstream::secret_fault;
-use crate::table::{Credential, Provider, SecretLine, Upstream};
+use crate::table::{Credential, CredentialLimits, Provider, SecretLine, Upstream};
 
 use super::super::diagnose::{At, Problems, Remedy, looks_secret};
 use super::super::file;
@@ -84,6 +84,7 @@ fn one(problems: &mut Problems, host: &dyn Host, written: &file::Upstream) -> Up
         host_header: url.host_header,
         credentials: credentials(problems, host, written, auth, name),
         extra_ca: written.ca_file.as_ref().map(|path| roots(problems, host, path)).unwrap_or_default(),
+        verdicts: Vec::new(),
     }
 }
 
@@ -204,7 +205,7 @@ fn credentials(
             ("", false) => format!("{upstream}-{}", at + 1).into(),
             (name, _) => name.into(),
         };
-        Some(Credential { name, header })
+        Some(Credential { name, header, limits: CredentialLimits::default() })
     })
     .collect()
 }

@@ -158,9 +158,9 @@ impl Table {
     }
 
     fn model_meaning(&self, model: &Model) -> ModelMeaning {
-        let Model { name, targets } = model;
+        let Model { name, targets, fallback: _ } = model;
         let target = |target: &Target| {
-            let Target { upstream, model, tier, weight } = target;
+            let Target { upstream, model, tier, weight, can: _ } = target;
             TargetMeaning {
                 upstream: self.upstream(*upstream).map_or_else(String::new, |upstream| upstream.name.to_string()),
                 model: model.as_deref().map(str::to_owned),
@@ -185,7 +185,7 @@ impl Table {
     }
 
     fn key_meaning(&self, caller: &Caller) -> KeyMeaning {
-        let Caller { name: _, owner, team, access, expires, disabled, class } = caller;
+        let Caller { name: _, owner, team, access, expires, disabled, class, fallback: _ } = caller;
         KeyMeaning {
             owner: owner.as_deref().map(str::to_owned),
             team: team.and_then(|slot| self.team(slot)).map(|team| team.name.to_string()),
@@ -229,8 +229,20 @@ fn listener(listener: &Listener) -> ListenerMeaning {
 }
 
 fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
-    let Upstream { name, provider, tls, host, port, base_path, host_header, credentials, extra_ca, via, guard } =
-        upstream;
+    let Upstream {
+        name,
+        provider,
+        tls,
+        host,
+        port,
+        base_path,
+        host_header,
+        credentials,
+        extra_ca,
+        via,
+        guard,
+        verdicts: _,
+    } = upstream;
     let scheme = if *tls { "https" } else { "http" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
     let secret = |header: &SecretLine| fingerprint(key, header.as_bytes());

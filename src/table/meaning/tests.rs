@@ -19,15 +19,16 @@ fn upstream(name: &str, port: u16) -> Upstream {
         port,
         base_path: String::new(),
         host_header: format!("10.0.0.1:{port}"),
-        credentials: vec![Credential { name: "org".into(), header: SecretLine::x_api_key("sk-canary-1") }],
+        credentials: vec![Credential::new("org", SecretLine::x_api_key("sk-canary-1"))],
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        verdicts: Vec::new(),
     }
 }
 
 fn to(upstream: u32, tier: u8) -> Target {
-    Target { upstream: UpstreamSlot(upstream), model: None, tier, weight: 1 }
+    Target { tier, ..Target::to(UpstreamSlot(upstream)) }
 }
 
 fn caller(name: &str, team: Option<u32>) -> Caller {
@@ -39,6 +40,7 @@ fn caller(name: &str, team: Option<u32>) -> Caller {
         expires: None,
         disabled: false,
         class: Class::Interactive,
+        fallback: true,
     }
 }
 
