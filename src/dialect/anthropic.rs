@@ -1,5 +1,6 @@
 //! The Anthropic Messages dialect: its error envelope, the events of its streams, its model list.
 
+use super::late::{Late, Moment, Telling};
 use std::fmt::Write as _;
 
 /// The body of an error answer (R34).
@@ -37,6 +38,27 @@ fn push_json_string(out: &mut String, text: &str) {
 pub const PING: &[u8] = b"event: ping\ndata: {\"type\": \"ping\"}\n\n";
 /// The end of a stream.
 pub const MESSAGE_STOP: &[u8] = b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
+/// How a broken stream is told. Measured with Claude Code 2.1.330 and the SDKs: docs/clients.md.
+pub const LATE: &[Late] = &[
+    Late {
+        moment: Moment::BeforeBlock,
+        telling: Telling::Event,
+        reason: "Claude Code asks again at once, not streamed; the SDKs raise the error",
+    },
+    Late {
+        moment: Moment::AfterBlock,
+        telling: Telling::Silence,
+        reason: "Claude Code keeps what it has and goes on from there; an error event would make it start over and repeat what it has acted on (R44)",
+    },
+    Late {
+        moment: Moment::AfterStop,
+        telling: Telling::Stop,
+        reason: "nothing is missing: the answer is whole, and asking again would cost it a second time",
+    },
+    Late { moment: Moment::Ended, telling: Telling::Complete, reason: "nothing is missing" },
+    Late { moment: Moment::MidEvent, telling: Telling::Silence, reason: "an event inside an event cannot be read" },
+];
 
 /// Whose fault an error is, as its `type` says (R35).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

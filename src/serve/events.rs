@@ -3,7 +3,10 @@
 
 use crate::{
     base::bounds::EVENT_BYTES_MAX,
-    dialect::anthropic::{Fault, Progress},
+    dialect::{
+        anthropic::{Fault, LATE, Progress},
+        late::{Moment, Telling, telling},
+    },
     rt::Segment,
     wire::EventScanner,
 };
@@ -39,13 +42,14 @@ impl Events {
 
     /// Whether the client can be told of a break inside the stream, and whether it has to be.
     pub fn told(&self) -> Telling {
-        match (self.split, self.progress) {
-            (_, Progress { ended: true, .. }) => Telling::Complete,
-            (false, Progress { stop_told: true, .. }) => Telling::Stop,
-            // After a finished block Claude Code keeps what it has, and an error event would make it start over (R44).
-            (false, Progress { block_finished: false, .. }) => Telling::Event,
-            _ => Telling::Silence,
-        }
+        let moment = match (self.split, self.progress) {
+            (_, Progress { ended: true, .. }) => Moment::Ended,
+            (true, _) => Moment::MidEvent,
+            (false, Progress { stop_told: true, .. }) => Moment::AfterStop,
+            (false, Progress { block_finished: true, .. }) => Moment::AfterBlock,
+            (false, _) => Moment::BeforeBlock,
+        };
+        telling(LATE, moment)
     }
 
     /// At the end of the upstream's bytes: whether they were a whole stream.
@@ -102,19 +106,6 @@ pub fn append(mut held: Segment, more: &Segment) -> Segment {
     }
     held.extend(more.live());
     held
-}
-
-/// How a broken stream is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Telling {
-    /// By an error event.
-    Event,
-    /// By a body without its end.
-    Silence,
-    /// Cleanly, by the one event that is missing.
-    Stop,
-    /// Cleanly: the last event that the client waits for has come.
-    Complete,
 }
 
 #[cfg(test)]

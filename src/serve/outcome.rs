@@ -73,7 +73,7 @@ impl Failures {
         match kept {
             _ if self.count == 0 => Some(room_in.map_or_else(|| nobody(story), |wait| busy(Some(wait)))),
             // One was asked: its own words, unless they would read as a refusal of the developer's key (R16).
-            Some(401..=403) if self.refused == self.count => Some(credential_refused(kept, story)),
+            Some(_) if self.refused == self.count => Some(credential_refused(kept, story)),
             Some(300..=399) => Some(moved(kept, story)),
             Some(200..=299) => Some(unusable(story)),
             Some(_) if self.count == 1 => None,

@@ -12,7 +12,7 @@ use super::{
     client::Client,
     drain::Stage,
     edits::{answer_fields, push_number},
-    events::{Events, Telling, append},
+    events::{Events, append},
     exchange::Story,
     hold::Hold,
     shard::Shard,
@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     base::{Failure, Kind, Mono, Origin, Span, bounds::READ_BYTES_MIN},
-    dialect::anthropic::{self, Fault},
+    dialect::{
+        anthropic::{self, Fault},
+        late::Telling,
+    },
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
     table::Patience,
