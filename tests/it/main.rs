@@ -14,6 +14,7 @@ mod doctor;
 mod drain;
 mod edges;
 mod egress;
+mod exact;
 mod exchange;
 mod health;
 mod reload;
