@@ -52,7 +52,7 @@ pub fn answer(dice: &mut Dice, request: &Request) -> Answer {
     };
     made.framed = *dice.pick(framings);
     content(dice, &mut made, is_stream);
-    let framed = frame(dice, &mut made, request);
+    let framed = frame(dice, &mut made, request, is_old);
     shuffle(dice, &mut made.fields);
     hop_fields(dice, &mut made.fields);
     made.closes = is_old || made.framed == Framed::UntilClose || dice.chance(10);
@@ -106,7 +106,7 @@ fn content(dice: &mut Dice, made: &mut Answer, is_stream: bool) {
 }
 
 /// Puts the framing into the fields and around the body.
-fn frame(dice: &mut Dice, made: &mut Answer, request: &Request) -> Vec<u8> {
+fn frame(dice: &mut Dice, made: &mut Answer, request: &Request, is_old: bool) -> Vec<u8> {
     let length = |made: &mut Answer, dice: &mut Dice, bytes: usize| {
         made.fields.push((mangled(dice, "content-length"), bytes.to_string().into_bytes()));
     };
@@ -124,7 +124,7 @@ fn frame(dice: &mut Dice, made: &mut Answer, request: &Request) -> Vec<u8> {
         Framed::Nothing => {
             match dice.below(3) {
                 0 if made.status != 204 => length(made, dice, 12_345),
-                1 if request.method == "HEAD" && made.status == 200 => {
+                1 if request.method == "HEAD" && made.status == 200 && !is_old => {
                     made.fields.push((mangled(dice, "transfer-encoding"), b"chunked".to_vec()));
                 }
                 _ => {}

@@ -188,7 +188,7 @@ fn message(dice: &mut Dice, made: &mut Request) -> Vec<u8> {
 fn passed(dice: &mut Dice, made: &mut Request) -> Vec<u8> {
     let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "m!x"];
     made.method = dice.pick::<&str>(&methods);
-    made.target = (*dice.pick(&OPEN)).to_owned();
+    made.target.push_str(dice.pick::<&str>(&OPEN));
     for _ in 0..dice.below(4) {
         made.target.push('/');
         made.target.push_str(&drawn(dice, 1, 20, "abcXYZ019-_~:@!$&'()+,="));

@@ -24,9 +24,24 @@ use std::{
 };
 
 /// Exchanges on each driver, unless said otherwise.
-const EXCHANGES: u64 = 2_000;
+const EXCHANGES: u64 = 4_000;
 /// Clients at a time.
 const CLIENTS: usize = 6;
+/// What that many must come across.
+const MUST_BE_MET: [&str; 12] = [
+    "pipelined visits",
+    "requests read",
+    "requests HEAD",
+    "requests zipped",
+    "requests of HTTP/1.0",
+    "invitations",
+    "answers Length",
+    "answers Chunked",
+    "answers UntilClose",
+    "answers 304",
+    "a stream",
+    "a compressed stream",
+];
 /// Failures that are printed.
 const FAILURES_MAX: usize = 5;
 
@@ -89,6 +104,8 @@ fn exchanges_pass_byte_for_byte_but_for_the_edits() {
         let (failures, met) = (failures.into_inner().unwrap(), met.into_inner().unwrap());
         assert!(failures.is_empty(), "on {driver}:\n{}", failures.join("\n"));
         assert_eq!(*book.strays.lock().unwrap(), [""; 0], "no request but those of the clients");
+        let missed: Vec<_> = MUST_BE_MET.iter().filter(|what| met.get(**what).is_none_or(|n| *n < 10)).collect();
+        assert!(wanted < EXCHANGES || only.is_some() || missed.is_empty(), "hardly any {missed:?}: {met:?}");
         eprintln!("{driver}: {} exchanges, {} visits: {met:?}", made.into_inner(), seeds.into_inner());
     }
 }

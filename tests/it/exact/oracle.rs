@@ -120,9 +120,9 @@ fn kept(
     for (name, value) in fields {
         let lower = name.to_ascii_lowercase();
         let is = |other: &&str| other.as_bytes() == lower;
-        let ends = HOP.iter().any(|hop| is(&hop))
+        let ends = HOP.iter().any(is)
             || lower.starts_with(b"proxy-")
-            || named.contains(&lower) && !FOR_EVERYONE.iter().any(|name| is(&name));
+            || named.contains(&lower) && !FOR_EVERYONE.iter().any(is);
         let row = |(at, edit): &(usize, &forebay::serve::edits::Edit)| {
             edit.direction == direction
                 && without != Some(*at)

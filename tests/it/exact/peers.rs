@@ -45,7 +45,7 @@ impl Wire {
 
     /// False at the end.
     fn more(&mut self) -> io::Result<bool> {
-        let mut room = [0; 64 * 1024];
+        let mut room = [0; 16 * 1024];
         let count = self.stream.read(&mut room)?;
         self.held.extend_from_slice(&room[..count]);
         Ok(count > 0)
