@@ -9,6 +9,7 @@
 
 mod balance;
 mod configs;
+mod cuts;
 mod docs;
 mod doctor;
 mod drain;
@@ -17,6 +18,8 @@ mod egress;
 mod exact;
 mod exchange;
 mod health;
+mod leaving;
+mod panic;
 mod reload;
 mod requests;
 mod secure;
