@@ -142,7 +142,7 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
         true
     }),
     ("an upstream's credential at a client", rule::SECRETS, |p, o| {
-        let secret = p.sites[0].credential.1.replace("Bearer ", "");
+        let secret = p.sites[0].credentials[0].1.replace("Bearer ", "");
         o.clients[0].raw.extend(secret.into_bytes());
         true
     }),
@@ -152,7 +152,7 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
     }),
     ("a credential at another upstream", rule::SECRETS, |p, o| {
         let other = p.sites.len().checked_sub(1).filter(|other| *other > 0);
-        let secret = other.map(|other| p.sites[other].credential.1.replace("Bearer ", ""));
+        let secret = other.map(|other| p.sites[other].credentials[0].1.replace("Bearer ", ""));
         let attempt = o.upstreams.attempts.iter_mut().find(|attempt| Some(attempt.site) != other);
         secret.zip(attempt).map(|(secret, attempt)| attempt.head.extend(secret.into_bytes())).is_some()
     }),
