@@ -18,6 +18,7 @@ mod edges;
 mod egress;
 mod exact;
 mod exchange;
+mod failover;
 mod health;
 mod leaving;
 mod panic;
