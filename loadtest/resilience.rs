@@ -157,13 +157,16 @@ fn cancel(common: &Common, state: cancel::State, count: usize, be: SocketAddr) -
     loopback(be)?;
     let left = cancel::run(&common.target()?, &cancel::Plan { state, count, provider: be })?;
     let ms = |quantile| left.delay.value_at_quantile(quantile) as f64 / 1e6;
-    let claims = vec![
+    let mut claims = vec![
         Claim::told("p50 ms", ms(0.5)),
         Claim::bounded("p99 ms", ms(0.99), 100.0),
         Claim::told("max ms", left.delay.max() as f64 / 1e6),
         Claim::never("open after 5 s", left.open),
         Claim::never("went wrong", left.faults.len() - left.open),
     ];
+    if state == cancel::State::Uploading {
+        claims.push(Claim::told("sent whole all the same", left.whole as f64));
+    }
     print(common, format!("client leaves: {}", state.name()), claims, left.faults)
 }
 

@@ -5,7 +5,7 @@
 #
 #   loadtest/resilience.sh [--rounds N] [--seconds S] [--only WORDS] [--out DIR] [--no-build]
 #
-# WORDS, of: cancel hostile memory reload swap. Rounds are interleaved, each begins with another system, and a round in
+# WORDS, of: cancel hostile memory reload swap; `hostile:churn` is one of hostile's cases. Rounds are interleaved, each begins with another system, and a round in
 # which nginx itself misses a bound does not count. Every run has a fresh proxy on CPU 0; provider and clients are on
 # CPU 1. About ten minutes a round; memory, which other programs do not change, is looked at in the first round only.
 # Needs: nginx (Debian: nginx-light), openssl, taskset, two CPUs, a hard limit of 16000 open files (`forebay-load` and
@@ -103,7 +103,7 @@ http {
     client_body_temp_path $dir/body; proxy_temp_path $dir/proxy; fastcgi_temp_path $dir/fastcgi;
     uwsgi_temp_path $dir/uwsgi; scgi_temp_path $dir/scgi;
     client_max_body_size 64m;
-    client_body_buffer_size 2m;
+    client_body_buffer_size 20m;
     keepalive_requests 100000000;
     tcp_nodelay on;
     upstream provider { server $1; keepalive 256; keepalive_requests 100000000; }
@@ -209,7 +209,7 @@ shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
 }
 case_of() { # ROUND SCENARIO ARGUMENTS...
     local round=$1 scenario=$2 systems=(nginx ring epoll) order i
-    [[ -z $only || " $only " == *" $scenario "* ]] || return 0
+    [[ -z $only || " $only " == *" $scenario "* || " $only " == *" $scenario:${4-} "* ]] || return 0
     # Each round begins with another system.
     order=("${systems[@]:(round - 1) % 3}" "${systems[@]:0:(round - 1) % 3}")
     for i in "${order[@]}"; do shoot "$round" "$i" "${@:2}"; done
