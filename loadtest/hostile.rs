@@ -56,7 +56,7 @@ impl Attack {
         match self {
             Attack::None => (0, ms(1000), ms(0)),
             Attack::SlowHead | Attack::SlowBody => (1_000, ms(1000), ms(2500)),
-            Attack::SlowReader => (150, ms(100), ms(5000)),
+            Attack::SlowReader => (100, ms(100), ms(2000)),
             Attack::HalfClose => (200, ms(500), ms(1500)),
             Attack::Idle => (4_000, ms(1000), ms(3000)),
             Attack::Churn => (64, ms(100), ms(500)),
@@ -99,6 +99,7 @@ pub struct Attacked {
 const BODY_BYTES: usize = 4_000;
 const HEALTHY_CONNECTIONS: usize = 32;
 const TURN: Duration = Duration::from_millis(10);
+const FILL_MAX: Duration = Duration::from_secs(20);
 const RETURN_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the plan.
@@ -121,6 +122,10 @@ pub fn run(target: &Target, plan: &Plan) -> io::Result<Attacked> {
     let (measured, height) = thread::scope(|scope| {
         let attack = scope.spawn(|| attack(target, plan.attack, &stop, &opened, &ended));
         thread::sleep(in_place);
+        if plan.attack == Attack::SlowReader {
+            // Until every buffer on the way is full; filling them is no attack, and takes the machine's time.
+            process::settle(&target.pids, FILL_MAX);
+        }
         let measured = passthrough::run(target, &healthy);
         let height = look();
         stop.store(true, Ordering::Relaxed);
@@ -209,7 +214,7 @@ impl Crowd<'_> {
         let bytes = match self.attack {
             Attack::SlowHead => head.get(acts..=acts).unwrap_or_default(),
             Attack::SlowBody if acts == 0 => head,
-            Attack::SlowBody => body.get(acts..=acts).unwrap_or_default(),
+            Attack::SlowBody => body.get(acts - 1..acts).unwrap_or_default(),
             Attack::SlowReader | Attack::HalfClose | Attack::Idle | Attack::Churn if acts == 0 && odd => &self.request,
             Attack::SlowReader if acts == 0 => &self.request,
             // Half a head, and gone at its next turn.

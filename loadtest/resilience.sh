@@ -160,10 +160,9 @@ CONF
     who=(--pid "$proxy_pid")
     sed -n 's/.*with \([0-9]* workers.*\)/forebay: \1/p' "$dir/forebay.err" >>"$dir/drivers.txt"
 }
-stop_proxy() {
-    # Streams may be under way; they are not waited for.
-    kill -KILL "$proxy_pid" 2>/dev/null || true
-    for pid in "${who[@]}"; do [[ $pid == --pid ]] || kill -KILL "$pid" 2>/dev/null || true; done
+stop_proxy() { # SYSTEM
+    # nginx takes its workers with it at once. forebay would wait for streams; nobody does, here.
+    if [[ $1 == nginx ]]; then kill "$proxy_pid" 2>/dev/null || true; else kill -KILL "$proxy_pid" 2>/dev/null || true; fi
     wait "$proxy_pid" 2>/dev/null || true
     proxy_pid=""
     cat "$dir/nginx.err" >>"$dir/nginx.all" 2>/dev/null || true
@@ -173,6 +172,7 @@ stop_proxy() {
 # --- rounds
 rows=$dir/rows.jsonl
 failed=0
+[[ -z $out ]] || { mkdir -p "$out" && : >"$out/rows.jsonl"; }
 : >"$rows"
 shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
     local round=$1 system=$2 scenario=$3 name behind=$provider tls="" more=()
@@ -200,12 +200,13 @@ shoot() { # ROUND SYSTEM SCENARIO ARGUMENTS...
         --provider-pid "$provider_pid" --seconds "$seconds" --round "$round" --system "$name" "${more[@]}" "$@" >"$dir/row" & run=$!
     if wait "$run"; then
         cat "$dir/row" >>"$rows"
+        [[ -z $out ]] || cat "$dir/row" >>"$out/rows.jsonl"
     else
         echo "round $round, $name, $scenario $*: could not be run to its end" >&2
         failed=1
     fi
     run=""
-    stop_proxy
+    stop_proxy "$system"
 }
 case_of() { # ROUND SCENARIO ARGUMENTS...
     local round=$1 scenario=$2 systems=(nginx ring epoll) order i
@@ -241,7 +242,6 @@ done
 "$load" verdict "$rows" --json "$dir/verdict.json" >"$dir/verdict.md" || failed=1
 cat "$dir/verdict.md"
 if [[ $out ]]; then
-    mkdir -p "$out"
-    cp "$rows" "$dir/machine.txt" "$dir/verdict.json" "$dir/verdict.md" "$out/"
+    cp "$dir/machine.txt" "$dir/verdict.json" "$dir/verdict.md" "$out/"
 fi
 exit "$failed"
