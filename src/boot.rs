@@ -10,6 +10,7 @@ use crate::{
     serve::shard::Shared,
     table::{Driver, Table, live::Live},
     telemetry::Telemetry,
+    upstream::Health,
     worker::{self, Assignment, Cpus, Mesh},
 };
 use arc_swap::ArcSwap;
@@ -95,6 +96,7 @@ pub fn start_from(table: Table, configuration: Option<(Source, Trace)>) -> Resul
     let tls = tls.map_err(|(upstream, error)| BootError::Tls { upstream, error })?;
     let shared = Shared {
         tls: Arc::new(ArcSwap::from_pointee(tls)),
+        upstreams: Arc::new(ArcSwap::from_pointee(Health::default().grown_for(&table))),
         live: Arc::new(ArcSwap::from_pointee(first_live(&table)?)),
         table: Arc::new(ArcSwap::from_pointee(table)),
         bodies: Arc::new(AtomicU64::new(0)),
@@ -107,6 +109,7 @@ pub fn start_from(table: Table, configuration: Option<(Source, Trace)>) -> Resul
         configuration,
         live: Arc::clone(&shared.live),
         tls: Arc::clone(&shared.tls),
+        upstreams: Arc::clone(&shared.upstreams),
         telemetry: Arc::clone(&telemetry),
         draining: Arc::clone(&shared.draining),
         format: Format::of(shared.table.load().log),

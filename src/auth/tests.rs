@@ -15,6 +15,7 @@ fn caller(name: &str) -> Caller {
         expires: None,
         disabled: false,
         class: Class::Interactive,
+        fallback: true,
     }
 }
 

@@ -10,6 +10,6 @@ pub mod units;
 
 pub use failure::{Dialect, Failure, Kind, Origin};
 pub use rng::Rng;
-pub use slots::{CallerSlot, ModelSlot, TeamSlot, UpstreamSlot};
+pub use slots::{CallerSlot, CredentialSlot, ModelSlot, TeamSlot, UpstreamSlot};
 pub use time::{Mono, Span, Wall};
 pub use units::{LlmTokens, MicroUsd};

@@ -21,6 +21,10 @@ slot!(
     UpstreamSlot
 );
 slot!(
+    /// A credential of an upstream; an upstream that wants none has a slot for that.
+    CredentialSlot
+);
+slot!(
     /// A team.
     TeamSlot
 );

@@ -58,10 +58,12 @@ pub fn quickstart(
             port: url.port,
             base_path: url.path,
             host_header: url.host_header,
-            credentials: vec![Credential { name: "environment".into(), header: SecretLine::x_api_key(api_key) }],
+            credentials: vec![Credential::new("environment", SecretLine::x_api_key(api_key))],
             extra_ca: Vec::new(),
             guard,
             via,
+            first_byte: None,
+            verdicts: Vec::new(),
         }],
         models: vec![every_model()],
         teams: Vec::new(),
@@ -73,6 +75,7 @@ pub fn quickstart(
             expires: None,
             disabled: false,
             class: Class::Interactive,
+            fallback: true,
         }],
         digests,
         bounds: Bounds::default(),
@@ -85,7 +88,7 @@ pub fn quickstart(
 
 /// What stands in for `[[model]]` when there is none: every id goes to the only upstream, unchanged.
 pub(super) fn every_model() -> Model {
-    Model::new(Pattern::new("*"), vec![Target { upstream: UpstreamSlot(0), model: None, tier: 1, weight: 1 }])
+    Model::new(Pattern::new("*"), vec![Target::to(UpstreamSlot(0))])
 }
 
 #[cfg(test)]

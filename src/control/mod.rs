@@ -28,6 +28,7 @@ use crate::{
     rt::ring::{mono, wall},
     table::{Table, live::Live},
     telemetry::{RECORDS_MAX, Telemetry},
+    upstream,
 };
 use admin::Scope;
 use arc_swap::ArcSwap;
@@ -71,6 +72,8 @@ pub struct Options {
     pub live: Arc<ArcSwap<Live>>,
     /// TLS settings for the table's upstreams; those of further ones are published here.
     pub tls: Arc<ArcSwap<TlsBySlot>>,
+    /// What is known of upstreams; room for those of further tables is made here.
+    pub upstreams: Arc<ArcSwap<upstream::Health>>,
     /// Read, and written only where it says so.
     pub telemetry: Arc<Telemetry>,
     /// Set once the process is going down.
@@ -90,6 +93,7 @@ pub struct Control {
     table: Arc<ArcSwap<Table>>,
     live: Arc<ArcSwap<Live>>,
     tls: Arc<ArcSwap<TlsBySlot>>,
+    upstreams: Arc<ArcSwap<upstream::Health>>,
     reloads: Reloads,
     telemetry: Arc<Telemetry>,
     draining: Arc<AtomicBool>,
@@ -140,6 +144,7 @@ pub fn start(options: Options) -> io::Result<ControlHandle> {
         table: options.table,
         live: options.live,
         tls: options.tls,
+        upstreams: options.upstreams,
         reloads,
         telemetry: options.telemetry,
         draining: options.draining,

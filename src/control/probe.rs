@@ -205,10 +205,12 @@ mod tests {
             port: address.port(),
             base_path: "/base".into(),
             host_header: "api.example".into(),
-            credentials: vec![Credential { name: "org".into(), header: SecretLine::x_api_key("secret") }],
+            credentials: vec![Credential::new("org", SecretLine::x_api_key("secret"))],
             extra_ca: Vec::new(),
             via: None,
             guard: Guard::Inside,
+            first_byte: None,
+            verdicts: Vec::new(),
         }
     }
 

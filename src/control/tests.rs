@@ -30,6 +30,8 @@ pub fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        first_byte: None,
+        verdicts: Vec::new(),
     }
 }
 
@@ -77,6 +79,7 @@ fn run(upstreams: Vec<Upstream>) -> Running {
         table: Arc::new(ArcSwap::from_pointee(table(upstreams))),
         configuration: None,
         tls: Arc::default(),
+        upstreams: Arc::default(),
         live: Arc::clone(&live),
         telemetry: Arc::clone(&telemetry),
         draining: Arc::clone(&draining),
@@ -155,7 +158,7 @@ fn ready_only_while_workers_listen_and_nothing_drains() {
 #[test]
 fn the_table_is_the_admin_listeners_alone() {
     let mut with_secret = upstream("near", "127.0.0.1", 9);
-    with_secret.credentials.push(Credential { name: "org".into(), header: SecretLine::bearer("canary") });
+    with_secret.credentials.push(Credential::new("org", SecretLine::bearer("canary")));
     let running = run(vec![with_secret]);
     let shown = get(running.admin, "/table");
     assert!(shown.contains(r#""name":"near""#) && shown.contains(r#""org""#), "{shown}");
@@ -217,7 +220,7 @@ fn model_lists_are_fetched_with_the_credential() {
     let (port, asked) = fake(1, answer);
     let mut source = upstream("near", "127.0.0.1", port);
     source.base_path = "/base".into();
-    source.credentials.push(Credential { name: "org".into(), header: SecretLine::x_api_key("k-1") });
+    source.credentials.push(Credential::new("org", SecretLine::x_api_key("k-1")));
     let running = run(vec![source]);
     until("the list", || running.live.load().models_of(UpstreamSlot(0)).is_some());
     let list = running.live.load().models_of(UpstreamSlot(0)).cloned().unwrap();
@@ -270,6 +273,7 @@ async fn a_task_that_panics_begins_anew() {
         table: Arc::new(ArcSwap::from_pointee(table(Vec::new()))),
         live: Arc::default(),
         tls: Arc::default(),
+        upstreams: Arc::default(),
         reloads: Reloads::new(None, &table(Vec::new())),
         telemetry: Arc::new(Telemetry::new(0, Wall(0), "")),
         draining: Arc::default(),

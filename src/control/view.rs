@@ -162,9 +162,7 @@ mod tests {
     #[test]
     fn shows_names_and_never_a_secret() {
         let mut with_secret = upstream("anthropic", "127.0.0.1", 443);
-        with_secret
-            .credentials
-            .push(Credential { name: "org-a".into(), header: SecretLine::x_api_key("sk-ant-canary") });
+        with_secret.credentials.push(Credential::new("org-a", SecretLine::x_api_key("sk-ant-canary")));
         let mut table = table(vec![with_secret]);
         table.digests.add([0xab; 32], CallerSlot(0));
         let live = resolve::literals(&table, Wall(0));

@@ -7,6 +7,7 @@ use crate::{
     rt::Runtime,
     table::{Table, live::Live},
     telemetry::Core,
+    upstream,
 };
 use arc_swap::{ArcSwap, Cache};
 use std::{
@@ -26,6 +27,8 @@ pub struct Shared {
     pub live: Arc<ArcSwap<Live>>,
     /// TLS settings by upstream slot. Shared, so that sessions resume on every core.
     pub tls: Arc<ArcSwap<TlsBySlot>>,
+    /// What is known of upstreams while they run.
+    pub upstreams: Arc<ArcSwap<upstream::Health>>,
     /// Bytes of request bodies held by the process.
     pub bodies: Arc<AtomicU64>,
     /// The process takes no new work.
@@ -49,6 +52,7 @@ pub struct Shard<R: Runtime> {
     shared: Shared,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     live: RefCell<Cache<Arc<ArcSwap<Live>>, Arc<Live>>>,
+    upstreams: RefCell<Cache<Arc<ArcSwap<upstream::Health>>, Arc<upstream::Health>>>,
 }
 
 impl<R: Runtime> Shard<R> {
@@ -63,6 +67,7 @@ impl<R: Runtime> Shard<R> {
             rng: RefCell::new(Rng(seed)),
             table: RefCell::new(Cache::new(Arc::clone(&shared.table))),
             live: RefCell::new(Cache::new(Arc::clone(&shared.live))),
+            upstreams: RefCell::new(Cache::new(Arc::clone(&shared.upstreams))),
             shared,
         }
     }
@@ -75,6 +80,11 @@ impl<R: Runtime> Shard<R> {
     /// Addresses and model lists as of now.
     pub fn live(&self) -> Arc<Live> {
         Arc::clone(self.live.borrow_mut().load())
+    }
+
+    /// What is known of upstreams; has room for every slot of `table`.
+    pub fn upstreams(&self) -> Arc<upstream::Health> {
+        Arc::clone(self.upstreams.borrow_mut().load())
     }
 
     /// Whether the process takes no new work.

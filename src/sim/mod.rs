@@ -22,6 +22,7 @@ use crate::{
     serve::{self, Shard, drain, shard::Shared},
     table::live::{Addresses, Live},
     telemetry::{Core, Record},
+    upstream::Health,
 };
 use arc_swap::ArcSwap;
 use client::{Client, Saw};
@@ -159,8 +160,10 @@ impl Stage {
             let addresses = site.addresses.iter().map(|(address, _)| *address).collect();
             *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None, refused: false };
         }
+        let table = plan.table(false);
         let shared = Shared {
-            table: Arc::new(ArcSwap::from_pointee(plan.table(false))),
+            upstreams: Arc::new(ArcSwap::from_pointee(Health::default().grown_for(&table))),
+            table: Arc::new(ArcSwap::from_pointee(table)),
             live: Arc::new(ArcSwap::from_pointee(live)),
             tls: Arc::new(ArcSwap::from_pointee(plan.sites.iter().map(|_| None).collect())),
             bodies: Arc::new(AtomicU64::new(0)),

@@ -334,6 +334,7 @@ fn patience(dice: &mut Dice) -> Patience {
         keep_alive: secs(5, 75),
         drain_grace: secs(0, 3),
         drain: secs(1, 20),
+        ..Patience::default()
     }
 }
 
@@ -408,19 +409,19 @@ fn upstream(site: &Site) -> Upstream {
         port: 80,
         base_path: site.base_path.clone(),
         host_header: format!("{}.example", site.name),
-        credentials: vec![Credential { name: "only".into(), header }],
+        credentials: vec![Credential::new("only", header)],
         extra_ca: Vec::new(),
         via: None,
         guard: crate::net::Guard::Inside,
+        first_byte: None,
+        verdicts: Vec::new(),
     }
 }
 
 fn model(rule: &Rule) -> Model {
     let targets = rule.targets.iter().map(|(site, model)| Target {
-        upstream: UpstreamSlot(*site as u32),
         model: model.as_deref().map(Into::into),
-        tier: 1,
-        weight: 1,
+        ..Target::to(UpstreamSlot(*site as u32))
     });
     Model::new(Pattern::new(rule.name.as_str()), targets.collect())
 }
@@ -444,5 +445,6 @@ fn caller(at: usize, person: &Person, is_switched_off: bool) -> Caller {
         expires: Some(crate::table::Expiry { at: Wall(u64::MAX), day: "never".into() }),
         disabled: is_switched_off || person.refused.is_some(),
         class: Class::default(),
+        fallback: true,
     }
 }

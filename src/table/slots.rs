@@ -4,13 +4,15 @@
 //! TLS sessions and idle connections of the old place cannot serve the new one.
 
 use super::{Access, Table, Upstream};
-use crate::base::{CallerSlot, ModelSlot, TeamSlot, UpstreamSlot};
+use crate::base::{CallerSlot, CredentialSlot, ModelSlot, TeamSlot, UpstreamSlot};
 use std::{collections::HashMap, fmt::Write, sync::Arc};
 
 /// The slots of one table. The default is that of a process's first table: slot `n` is place `n` of the list.
 #[derive(Clone, Default)]
 pub struct Slots {
     upstreams: Lane,
+    /// Over the pools of all upstreams, one behind the other.
+    credentials: Lane,
     models: Lane,
     teams: Lane,
     callers: Lane,
@@ -73,15 +75,17 @@ impl Table {
         let of = |table: &Table| {
             [
                 table.upstreams.iter().map(identity).collect::<Vec<_>>(),
+                table.upstreams.iter().flat_map(pool_identities).collect(),
                 table.models.iter().map(|model| Arc::clone(model.name.text())).collect(),
                 table.teams.iter().map(|team| Arc::clone(&team.name)).collect(),
                 table.callers.iter().map(|caller| Arc::clone(&caller.name)).collect(),
             ]
         };
-        let ([u0, m0, t0, c0], [u1, m1, t1, c1]) = (of(previous), of(self));
+        let ([u0, p0, m0, t0, c0], [u1, p1, m1, t1, c1]) = (of(previous), of(self));
         let old = &previous.slots;
         let slots = Slots {
             upstreams: Lane::after(&old.upstreams, u0, u1),
+            credentials: Lane::after(&old.credentials, p0, p1),
             models: Lane::after(&old.models, m0, m1),
             teams: Lane::after(&old.teams, t0, t1),
             callers: Lane::after(&old.callers, c0, c1),
@@ -135,6 +139,28 @@ impl Table {
         self.slots.upstreams.len(self.upstreams.len())
     }
 
+    /// The slot of the credential at `at` of an upstream's pool; `None` when there is none.
+    pub fn credential_slot(&self, upstream: UpstreamSlot, at: usize) -> Option<CredentialSlot> {
+        let place = self.upstream_place(upstream)?;
+        if at >= self.upstreams.get(place)?.pool_len() {
+            return None;
+        }
+        let before: usize = self.upstreams.iter().take(place).map(Upstream::pool_len).sum();
+        Some(CredentialSlot(self.slots.credentials.slot(before + at)))
+    }
+
+    /// Every credential slot, with its upstream's and its place in that one's pool, in file order.
+    pub fn credential_slots(&self) -> impl Iterator<Item = (CredentialSlot, UpstreamSlot, usize)> {
+        let places =
+            self.upstream_slots().flat_map(|(slot, upstream)| (0..upstream.pool_len()).map(move |at| (slot, at)));
+        places.enumerate().map(|(place, (slot, at))| (CredentialSlot(self.slots.credentials.slot(place)), slot, at))
+    }
+
+    /// How many credential slots the process has given out until this table.
+    pub fn credential_slots_len(&self) -> usize {
+        self.slots.credentials.len(self.upstreams.iter().map(Upstream::pool_len).sum())
+    }
+
     /// The slot of the model rule at `place` of the list.
     pub(super) fn model_slot(&self, place: usize) -> ModelSlot {
         ModelSlot(self.slots.models.slot(place))
@@ -172,15 +198,34 @@ fn identity(upstream: &Upstream) -> Arc<str> {
         extra_ca,
         via,
         guard,
+        first_byte: _, // how long to wait, not for whom
+        verdicts: _,   // what an answer means, not where it comes from
     } = upstream;
     let via = via.as_ref().map_or("straight".to_owned(), |via| format!("{} {}", via.name(), via.target()));
     let mut text = format!("{name} {} {tls} {host} {port} {base_path} {via} {guard:?}", provider.name());
     for der in extra_ca {
-        let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-        text.push(' ');
-        for byte in sum.as_ref() {
-            let _ = write!(text, "{byte:02x}");
-        }
+        push_digest(&mut text, der);
     }
     text.into()
+}
+
+/// What the slots of an upstream's pool stand for: the upstream, the credential's name, and the secret, so that a new one
+/// under an old name starts with a clean slate.
+fn pool_identities(upstream: &Upstream) -> Vec<Arc<str>> {
+    let of = identity(upstream);
+    let names = (0..upstream.pool_len()).map(|at| {
+        let name = upstream.credentials.get(at).map_or("", |credential| &credential.name);
+        let mut text = format!("{of} / {name}");
+        push_digest(&mut text, upstream.credential_line(at));
+        text.into()
+    });
+    names.collect()
+}
+
+fn push_digest(text: &mut String, bytes: &[u8]) {
+    let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    text.push(' ');
+    for byte in sum.as_ref() {
+        let _ = write!(text, "{byte:02x}");
+    }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::net::{Guard, Via};
+use crate::{
+    base::Span,
+    net::{Guard, Via},
+};
 
 /// The kind of service behind an upstream; each is a preset of base URL, credential header and dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,14 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Upstreams of one family accept each other's signatures of thinking blocks.
+    pub const fn family(self) -> Family {
+        match self {
+            Provider::Anthropic => Family::Claude,
+            Provider::AnthropicCompatible => Family::Other,
+        }
+    }
+
     /// As written in a configuration.
     pub const fn name(self) -> &'static str {
         match self {
@@ -23,6 +34,15 @@ impl Provider {
             Provider::AnthropicCompatible => "anthropic-compatible",
         }
     }
+}
+
+/// Whose signatures an upstream's thinking blocks carry, and which it accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Claude, wherever it runs.
+    Claude,
+    /// Another model behind an API of the same form: each upstream knows only its own.
+    Other,
 }
 
 /// One account or deployment of a provider.
@@ -49,9 +69,24 @@ pub struct Upstream {
     pub via: Option<Arc<Via>>,
     /// Which addresses connections may go to: the proxy's where there is one, else the host's.
     pub guard: Guard,
+    /// How long it may take from the last byte of a request to the head of its answer before the next candidate is asked;
+    /// `None` leaves it the whole patience of the client.
+    pub first_byte: Option<Span>,
+    /// What some of its answers mean here, before the general table is asked; the first that fits.
+    pub verdicts: Vec<VerdictRule>,
 }
 
 impl Upstream {
+    /// How many credentials a request can go out with; one where none is wanted.
+    pub fn pool_len(&self) -> usize {
+        self.credentials.len().max(1)
+    }
+
+    /// What goes into a request's head with the credential at `at` of the pool; empty where none is wanted.
+    pub fn credential_line(&self, at: usize) -> &[u8] {
+        self.credentials.get(at).map_or(&[], |credential| credential.header.as_bytes())
+    }
+
     /// The host name or address, and the port, that connections are opened to: the proxy's where there is one.
     pub fn first_hop(&self) -> (&Arc<str>, u16) {
         self.via.as_ref().map_or((&self.host, self.port), |via| (&via.host, via.port))
@@ -64,6 +99,50 @@ pub struct Credential {
     pub name: Arc<str>,
     /// What goes to the upstream.
     pub header: SecretLine,
+    /// What may be asked with it, where its answers do not say so.
+    pub limits: CredentialLimits,
+}
+
+impl Credential {
+    /// A credential without limits that anyone knows of.
+    pub fn new(name: &str, header: SecretLine) -> Credential {
+        Credential { name: name.into(), header, limits: CredentialLimits::default() }
+    }
+}
+
+/// Limits of a credential that the operator knows of. `None` where the upstream's answers tell, or nothing bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CredentialLimits {
+    /// Requests a minute.
+    pub rpm: Option<u32>,
+    /// Requests a day; the day begins at midnight UTC.
+    pub requests_per_day: Option<u32>,
+    /// Uncached input a minute, in tokens as a model counts them.
+    pub input_tpm: Option<u64>,
+    /// Output a minute, likewise.
+    pub output_tpm: Option<u64>,
+}
+
+/// What an answer means for the request that it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client gets it.
+    Deliver,
+    /// The next candidate is asked; nothing is held against this one.
+    Next,
+    /// The next candidate is asked, and this one is left alone for a while.
+    CoolAndNext,
+}
+
+/// An operator's word on some answers of one upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerdictRule {
+    /// The HTTP status.
+    pub status: u16,
+    /// What the beginning of the body has to hold, if it matters; case counts.
+    pub body: Option<Arc<str>>,
+    /// What it means.
+    pub verdict: Verdict,
 }
 
 /// A rendered header field with its line end, such as `x-api-key: ...\r\n`. Has no `Debug`, no `Display` and no copy;

@@ -10,7 +10,7 @@ pub mod text;
 
 pub use counters::{Counter, Counters, Gauge, Handshake, UpstreamCounters};
 pub use histogram::Histogram;
-pub use record::{Client, Ending, Record, RequestId};
+pub use record::{ATTEMPTS_KEPT, Attempt, Client, Ending, Record, RequestId};
 pub use text::Text;
 
 use crate::base::Wall;

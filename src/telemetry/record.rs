@@ -2,7 +2,7 @@
 //! credential and no query string, and nothing in it was allocated for it.
 
 use super::text::Text;
-use crate::base::{Origin, UpstreamSlot, Wall};
+use crate::base::{CredentialSlot, Origin, UpstreamSlot, Wall};
 use std::{fmt, sync::Arc};
 
 /// The name of one exchange, in logs, in `x-forebay-request-id`, and in every refusal: `fb_` and 23 digits to the
@@ -124,6 +124,26 @@ impl Ending {
     }
 }
 
+/// Attempts of one exchange that a record keeps.
+pub const ATTEMPTS_KEPT: usize = 3;
+
+/// One attempt at an upstream, as the log and `forebay explain` tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where.
+    pub upstream: UpstreamSlot,
+    /// With which credential.
+    pub credential: CredentialSlot,
+    /// The answer's status; zero when there was none.
+    pub status: u16,
+    /// What came of it: a failure's reason, or what the answer was taken for.
+    pub verdict: &'static str,
+    /// When it began, in us after the exchange.
+    pub at_us: u32,
+    /// How long it took until its outcome was known, in us.
+    pub took_us: u32,
+}
+
 /// One exchange, from its request line to its end.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -153,6 +173,12 @@ pub struct Record {
     pub credential: Option<Arc<str>>,
     /// How many times the request was sent to an upstream.
     pub attempts: u8,
+    /// The first of them, in order.
+    pub tried: [Option<Attempt>; ATTEMPTS_KEPT],
+    /// When the answer could no longer be another candidate's, in us after the beginning; zero if it never came so far.
+    pub commit_us: u64,
+    /// The conversation that it belongs to, as a number; zero if it did not say.
+    pub conversation: u64,
     /// The status that the client got; 499 when it left before one.
     pub status: u16,
     /// Who made it fail; `None` when nobody did.
@@ -202,6 +228,9 @@ impl Record {
             upstream_slot: None,
             credential: None,
             attempts: 0,
+            tried: [None; ATTEMPTS_KEPT],
+            commit_us: 0,
+            conversation: 0,
             status: 0,
             origin: None,
             reason: "",
@@ -260,6 +289,6 @@ mod tests {
 
     #[test]
     fn a_record_stays_small() {
-        assert!(size_of::<Record>() <= 512, "{} bytes", size_of::<Record>());
+        assert!(size_of::<Record>() <= 768, "{} bytes", size_of::<Record>());
     }
 }

@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn errors_are_told_without_the_credential() {
-        let credential = Credential { name: "org".into(), header: SecretLine::bearer("hunter2") };
+        let credential = Credential::new("org", SecretLine::bearer("hunter2"));
         let body = r#"{"type":"error","error":{"type":"authentication_error","message":"no hunter2, no sk-ant-api03-abcdefghi"}}"#;
         let answer = Answer::read(&reply(401, &[], body), Some(&credential));
         assert_eq!(answer.told(), "401 (authentication_error: no …, no sk-ant****************)");

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::table::upstream::secret_fault;
-use crate::table::{Credential, Provider, SecretLine, Upstream};
+use crate::table::{Credential, CredentialLimits, Provider, SecretLine, Upstream};
 
 use super::super::diagnose::{At, Problems, Remedy, looks_secret};
 use super::super::file;
@@ -16,7 +16,7 @@ use super::super::host::Host;
 use super::super::quickstart::ANTHROPIC_URL;
 use super::super::reader::{entry, extent};
 use super::super::url::{self, BaseUrl};
-use super::{Names, beside, egress, quoted, word};
+use super::{Names, beside, egress, quoted, settings, word};
 
 /// A secret's file and a CA bundle are no larger than this, in bytes.
 const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -84,6 +84,8 @@ fn one(problems: &mut Problems, host: &dyn Host, written: &file::Upstream) -> Up
         host_header: url.host_header,
         credentials: credentials(problems, host, written, auth, name),
         extra_ca: written.ca_file.as_ref().map(|path| roots(problems, host, path)).unwrap_or_default(),
+        first_byte: written.first_byte.as_ref().and_then(|text| settings::span(problems, "first_byte", text, "30s")),
+        verdicts: Vec::new(),
     }
 }
 
@@ -204,7 +206,7 @@ fn credentials(
             ("", false) => format!("{upstream}-{}", at + 1).into(),
             (name, _) => name.into(),
         };
-        Some(Credential { name, header })
+        Some(Credential { name, header, limits: CredentialLimits::default() })
     })
     .collect()
 }

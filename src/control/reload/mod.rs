@@ -221,6 +221,7 @@ impl Control {
         let table = Arc::new(table);
         // What goes by slot comes first: it must be there when the first request sees the new table.
         self.tls.store(Arc::new(tls));
+        self.upstreams.store(Arc::new(self.upstreams.load().grown_for(&table)));
         certificates::introduce(self, &table).map_err(|error| format!("TLS: {error}"))?;
         resolve::introduce(self, &table).await;
         self.table.store(Arc::clone(&table));

@@ -19,15 +19,17 @@ fn upstream(name: &str, port: u16) -> Upstream {
         port,
         base_path: String::new(),
         host_header: format!("10.0.0.1:{port}"),
-        credentials: vec![Credential { name: "org".into(), header: SecretLine::x_api_key("sk-canary-1") }],
+        credentials: vec![Credential::new("org", SecretLine::x_api_key("sk-canary-1"))],
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        first_byte: None,
+        verdicts: Vec::new(),
     }
 }
 
 fn to(upstream: u32, tier: u8) -> Target {
-    Target { upstream: UpstreamSlot(upstream), model: None, tier, weight: 1 }
+    Target { tier, ..Target::to(UpstreamSlot(upstream)) }
 }
 
 fn caller(name: &str, team: Option<u32>) -> Caller {
@@ -39,6 +41,7 @@ fn caller(name: &str, team: Option<u32>) -> Caller {
         expires: None,
         disabled: false,
         class: Class::Interactive,
+        fallback: true,
     }
 }
 
@@ -210,7 +213,7 @@ fn upstreams() {
 #[test]
 fn settings_and_what_needs_a_restart() {
     let slower = said(|t| t.patience.idle = crate::base::Span::from_secs(20));
-    assert_eq!(slower, ["- [timeouts] idle is lowered to 20000 ms, from 300000 ms"]);
+    assert_eq!(slower, ["- [timeouts] idle is lowered to 20000 ms, from 240000 ms"]);
     assert_eq!(said(|t| t.bounds.pool_idle_max = 300), ["+ [bounds] pool_idle_max is raised to 300, from 256"]);
     let contact = said(|t| t.org.contact = Some("#help".into()));
     assert_eq!(contact, ["~ [org] contact is `#help`; it was not set"]);
