@@ -157,9 +157,8 @@ fn state(view: &View<'_>, candidate: &Candidate, now: Mono) -> State {
         return State::Doubtful;
     }
     let limits = view.table.credential_limits(candidate.upstream, candidate.place);
-    if let Some(capacity) = credential.classes.get(candidate.class.index())
-        && let Room::At(until) | Room::Refused(until) = capacity.room(candidate.need, &limits, now)
-    {
+    let room = credential.room(candidate.class, candidate.need, &limits, now);
+    if let Room::At(until) | Room::Refused(until) = room {
         return State::Full(until);
     }
     match upstream.breaker.standing(now) {
