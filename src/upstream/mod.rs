@@ -13,12 +13,12 @@ pub mod fit;
 pub mod told;
 pub mod verdict;
 
-pub use affinity::{Affinity, Conversation, Warm};
+pub use affinity::{Affinity, Conversation, Turn, Warm, conversation};
 pub use breaker::{Breaker, Standing};
 pub use budget::RetryBudget;
 pub use capacity::{Capacity, Need, Room};
-pub use choose::{Candidate, Choice, Tried, View, choose};
-pub use fit::Demand;
+pub use choose::{Candidate, Choice, Left, Tried, View, Weighed, choose, weigh};
+pub use fit::{Demand, Misfit};
 pub use told::Told;
 pub use verdict::{Effect, Ruling};
 
