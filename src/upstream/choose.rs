@@ -28,12 +28,12 @@ mod weigh;
 mod worth;
 
 pub use weigh::{Weighed, weigh};
-pub use worth::{Left, left};
+pub use worth::{Leaving, leaving};
 
 use super::{Conversation, Demand, Health, ModelClass, Need, Warm, affinity::Turn};
 use crate::{
     base::{CredentialSlot, Mono, Span, UpstreamSlot},
-    table::{Family, Plan, Table},
+    table::{Can, Family, Plan, Table, Target},
 };
 use decide::{Decision, decide};
 
@@ -50,7 +50,7 @@ pub struct View<'a> {
     pub health: &'a Health,
     /// Where the request may go at all.
     pub plan: Plan,
-    /// The model id that the client asked for; targets without an id of their own get it.
+    /// The model id that the client asked for.
     pub model: &'a str,
     /// What it demands.
     pub demand: Demand,
@@ -70,6 +70,11 @@ impl View<'_> {
     /// The conversation under this model: what it is remembered by.
     fn thread(&self) -> Option<Conversation> {
         self.conversation.map(|conversation| conversation.under(self.plan.model))
+    }
+
+    /// What a target can take of this request.
+    fn can(&self, target: &Target) -> Can {
+        self.table.can(&self.plan, target, self.model)
     }
 }
 
@@ -172,16 +177,13 @@ pub fn choose(view: &View<'_>, tried: &Tried, now: Mono, draw: u64) -> Choice {
     }
 }
 
-/// Whether `choose` would find somebody besides those in `tried`; claims nothing.
+/// Whether `choose` would find somebody who is well besides those in `tried`; takes nothing.
 pub fn left(view: &View<'_>, tried: &Tried, now: Mono) -> bool {
-    tried.len() < TRIES_MAX
-        && view.plan.numbered(view.table).any(|(target, at)| {
-            let pool = view.table.upstream(target.upstream).map_or(0, crate::table::Upstream::pool_len);
-            (0..pool).filter_map(|place| candidate(view, target, at, place)).any(|candidate| {
-                !tried.has(candidate.upstream, candidate.credential)
-                    && matches!(state(view, &candidate, now), State::Good)
-            })
-        })
+    match decide(view, tried, now, 0, 0) {
+        Decision::Ask(candidate) => !candidate.suspect,
+        Decision::Probe(_) | Decision::Wait(_) => true,
+        Decision::Panic(..) | Decision::Nobody(_) => false,
+    }
 }
 
 /// Where the conversation is warm, if that is still so.

@@ -59,7 +59,7 @@ pub enum Reach {
 
 impl Reach {
     /// The reach of several targets.
-    pub fn of<'a>(first: impl Iterator<Item = &'a Can>) -> Reach {
+    pub fn of(first: impl Iterator<Item = Can>) -> Reach {
         first.fold(Reach::Window(0), |reach, can| match (reach, can.window_max) {
             (Reach::Window(most), Some(window)) => Reach::Window(most.max(window)),
             _ => Reach::Unknown,
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_reach_is_that_of_the_largest() {
-        let reach = |cans: &[Can]| Reach::of(cans.iter());
+        let reach = |cans: &[Can]| Reach::of(cans.iter().copied());
         assert_eq!(reach(&[window(1), window(3), window(2)]), Reach::Window(3));
         assert_eq!(reach(&[window(1), Can::default()]), Reach::Unknown);
     }

@@ -1,6 +1,8 @@
 //! The decision, without its effects: no probe is taken, no budget spent. `choose` acts on it and `weigh` explains it.
 
 use super::{Candidate, TRIES_MAX, Tried, View, worth};
+use std::{cmp::Ordering, sync::atomic::Ordering::Relaxed};
+
 use crate::{
     base::{CredentialSlot, Mono, Span},
     table::{Target, Upstream},
@@ -11,9 +13,6 @@ use crate::{
     },
 };
 
-/// The output that an agent's turn usually has, as a model counts it. `max_tokens` says what a client would bear (Claude
-/// Code: 128,000), and to set so much aside would make every credential full.
-const OUTPUT_USUAL: u64 = 2_000;
 /// Of what was cached last time, so many per cent are taken to be read from the cache this time.
 const CACHED_PERCENT: u64 = 90;
 /// Somebody has clearly more to do than another: by a quarter, and by some requests that are chance.
@@ -47,6 +46,8 @@ pub(super) enum State {
     Good,
     /// It can be asked by whoever gets its probe.
     Probe,
+    /// It can be asked, but others of its tier are better: its traffic rises sharply, or nothing is known of it yet.
+    Paced,
     /// It is starting slowly, at so many per cent, and this conversation is not among them.
     Slow(u8),
     /// It has no room.
@@ -67,7 +68,7 @@ pub(super) enum State {
 
 impl State {
     pub(super) fn is_usable(self) -> bool {
-        matches!(self, State::Good | State::Probe)
+        matches!(self, State::Good | State::Probe | State::Paced)
     }
 }
 
@@ -86,13 +87,19 @@ pub(super) struct Graded {
 }
 
 impl Graded {
+    /// Whose turn comes first inside a tier, but for their loads.
+    pub(super) fn order(&self, other: &Graded) -> Ordering {
+        let paced = |graded: &Graded| graded.state == State::Paced;
+        paced(self).cmp(&paced(other)).then(self.score.total_cmp(&other.score))
+    }
+
     fn is_before(&self, other: &Graded) -> bool {
-        self.score < other.score
+        self.order(other).is_lt()
     }
 
     /// Whether it has clearly more to do than `other`.
     pub(super) fn has_more_than(&self, other: &Graded) -> bool {
-        self.load > other.load * MORE_FACTOR + self.slack
+        other.state != State::Paced && self.load > other.load * MORE_FACTOR + self.slack
     }
 }
 
@@ -114,13 +121,13 @@ impl Ground {
         let last = view.thread().and_then(|thread| view.health.affinity.last(thread, now));
         let first_tier = view.plan.candidates(view.table).next().map_or(0, |target| target.tier);
         let first = view.plan.candidates(view.table).take_while(|target| target.tier == first_tier);
-        let reach = Reach::of(first.map(|target| &target.can));
+        let reach = Reach::of(first.map(|target| view.can(target)));
         Ground {
             key: view.conversation.map_or(draw, |conversation| conversation.0),
             warm: last.filter(Warm::is_warm),
             held: last.filter(|_| view.bound).map(|last| last.credential),
             reach,
-            fits: view.plan.candidates(view.table).any(|target| view.demand.misfit(&target.can, reach).is_none()),
+            fits: view.plan.candidates(view.table).any(|target| view.demand.misfit(&view.can(target), reach).is_none()),
             lost,
         }
     }
@@ -140,16 +147,13 @@ pub(super) fn survey<'a>(
 ) -> impl Iterator<Item = Graded> + use<'a> {
     view.plan.numbered(view.table).flat_map(move |(target, at)| {
         let pool_len = view.table.upstream(target.upstream).map_or(0, Upstream::pool_len);
-        let class = ModelClass::of(target.model.as_deref().unwrap_or(view.model));
-        let misfit = view.demand.misfit(&target.can, ground.reach);
+        let class = ModelClass::of(view.table.id_there(&view.plan, target, view.model));
+        let misfit = view.demand.misfit(&view.can(target), ground.reach);
         (0..pool_len).filter_map(move |place| {
             let credential = view.table.credential_slot(target.upstream, place)?;
             let warm = ground.warm.filter(|warm| warm.credential == credential);
             let cached = warm.map_or(0, |warm| worth::cached(view, &warm) * CACHED_PERCENT / 100);
-            let need = Need {
-                input: view.demand.input.saturating_sub(cached),
-                output: view.demand.output_max.min(OUTPUT_USUAL),
-            };
+            let need = Need { input: view.demand.input.saturating_sub(cached), output: view.demand.output_max };
             let upstream = target.upstream;
             let warm = warm.is_some();
             let candidate = Candidate { target: at, upstream, place, credential, class, need, warm, suspect: false };
@@ -170,10 +174,8 @@ fn grade(
     misfit: Option<Misfit>,
 ) -> Graded {
     let state = state(view, tried, now, ground, &candidate, misfit);
-    let in_flight = view
-        .health
-        .credential(candidate.credential)
-        .map_or(0, |credential| credential.in_flight.load(std::sync::atomic::Ordering::Relaxed));
+    let in_flight =
+        view.health.credential(candidate.credential).map_or(0, |credential| credential.in_flight.load(Relaxed));
     // A target's weight is its upstream's credentials' together; one without weight is for when there is no other.
     let weight = (target.weight as f64 / pool_len as f64).max(WEIGHT_LEAST);
     let place = mix(ground.key ^ mix(u64::from(candidate.credential.0) | (candidate.target as u64) << 32));
@@ -214,16 +216,16 @@ fn state(
         return State::Refused(until);
     }
     let limits = view.table.credential_limits(candidate.upstream, candidate.place);
-    let capacity = credential.classes.get(candidate.class.index());
-    let room = capacity.map_or(Room::Now, |capacity| capacity.room(candidate.need, &limits, now));
+    let room = credential.room(candidate.class, candidate.need, &limits, now);
     let standing = upstream.breaker.standing(now);
     match (room, standing) {
         (Room::Refused(until), _) => State::Full { until, refused: true },
         (_, Standing::Open { until }) => State::Open(until),
         (_, Standing::Probe) if ground.lost & (1 << candidate.target) != 0 => State::Open(now),
         (Room::At(until), _) => State::Full { until, refused: false },
-        (Room::Now, Standing::Probe) => State::Probe,
-        (Room::Now, Standing::Slow(percent)) if share(ground.key, candidate) >= percent => State::Slow(percent),
+        (_, Standing::Probe) => State::Probe,
+        (_, Standing::Slow(percent)) if share(ground.key, candidate) >= percent => State::Slow(percent),
+        (Room::Paced(_), _) => State::Paced,
         (Room::Now, _) => State::Good,
     }
 }
@@ -274,7 +276,7 @@ impl Tier {
     fn decision(&self, view: &View<'_>, now: Mono, ground: &Ground) -> Option<Decision> {
         if let (Some(graded), Some(warm)) = (&self.warm, &ground.warm) {
             match graded.state {
-                State::Good | State::Probe => return Some(ask(graded)),
+                state if state.is_usable() => return Some(ask(graded)),
                 State::Full { until, .. }
                     if until.since(now) <= worth::patience(view, graded.candidate.class, warm) =>
                 {

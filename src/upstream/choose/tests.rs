@@ -8,8 +8,8 @@ use crate::{
     base::CallerSlot,
     net::Guard,
     table::{
-        Access, Bounds, Caller, Can, Class, Credential, Digests, LogFormat, Model, Org, Patience, Pattern, Provider,
-        RuntimeSettings, SecretLine, Slots, Target, Upstream,
+        Access, Bounds, Caller, Class, Credential, Digests, LogFormat, Model, Org, Patience, Pattern, Provider,
+        RuntimeSettings, SaidCan, SecretLine, Slots, Target, Upstream,
     },
 };
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,6 +35,7 @@ fn upstream(name: &str, provider: Provider, credentials: usize) -> Upstream {
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        first_byte: None,
         verdicts: Vec::new(),
     }
 }
@@ -126,7 +127,8 @@ fn to(upstream: u32, tier: u8) -> Target {
 }
 
 fn windowed(upstream: u32, tier: u8, window: u64) -> Target {
-    Target { can: Can { window_max: Some(window), ..Can::default() }, ..to(upstream, tier) }
+    let said = SaidCan { window_max: Some(window), ..SaidCan::default() };
+    Target { said, ..to(upstream, tier) }
 }
 
 fn asked(choice: Choice) -> Candidate {
@@ -241,11 +243,11 @@ fn a_warm_conversation_stays_where_it_went_and_a_cold_one_goes_home() {
     world.credential(home.credential.0).refused.set(secs(60));
     let refuge = ask(&view, secs(1));
     assert!(refuge.credential != home.credential && !refuge.warm);
-    assert_eq!(left(&view, &refuge, secs(1)).map(|left| left.from), Some(home.credential));
+    assert_eq!(leaving(&view, &refuge, secs(1)).map(|cost| cost.from), Some(home.credential));
     remember(&view, &refuge, false, false, secs(1));
     let later = ask(&view, secs(100));
     assert_eq!((later.credential, later.warm), (refuge.credential, true), "its cache is there now");
-    assert_eq!(left(&view, &later, secs(100)), None);
+    assert_eq!(leaving(&view, &later, secs(100)), None);
     assert_eq!(ask(&view, secs(301)).credential, home.credential, "the cache is gone: home");
 }
 
@@ -289,9 +291,9 @@ fn a_cache_is_waited_for_as_long_as_it_is_worth() {
     let (view, candidate) = warmed(&small, 1, 10_000);
     small.fill(candidate.credential.0, secs(1));
     assert_ne!(ask(&view, NOW).credential, candidate.credential, "1.4 cents are half a second");
-    let left = left(&view, &ask(&view, NOW), NOW).unwrap();
-    assert_eq!((left.from, left.llm_tokens), (candidate.credential, 2_500));
-    assert_eq!(left.cost.0, 14_375);
+    let cost = leaving(&view, &ask(&view, NOW), NOW).unwrap();
+    assert_eq!((cost.from, cost.llm_tokens), (candidate.credential, 2_500));
+    assert_eq!(cost.cost.0, 14_375);
 }
 
 #[test]
@@ -321,12 +323,10 @@ fn a_prompt_that_is_mostly_cached_needs_little_room_where_it_is_warm() {
     let view = View { demand: Demand { input: 102_400, ..view.demand }, ..view };
     let candidate = ask(&view, NOW);
     assert!(candidate.warm);
-    assert_eq!((candidate.need.input, candidate.need.output), (10_240, OUTPUT_OF_A_TURN));
+    assert_eq!((candidate.need.input, candidate.need.output), (10_240, 128_000));
     let other = View { conversation: Some(Conversation(2)), ..view };
     assert_eq!(ask(&other, NOW).need.input, 102_400);
 }
-
-const OUTPUT_OF_A_TURN: u64 = 2_000;
 
 #[test]
 fn full_ones_are_passed_over_and_all_full_says_when() {
@@ -435,7 +435,8 @@ fn a_bound_conversation_goes_where_it_was_however_long_ago() {
 
 #[test]
 fn a_smaller_window_takes_over_only_what_it_surely_holds() {
-    let world = World::new(&[1, 1, 1], vec![windowed(0, 1, 1_000_000), windowed(1, 2, 200_000), to(2, 3)]);
+    let targets = vec![windowed(0, 1, 1_000_000), windowed(1, 2, 200_000), windowed(2, 3, 1_000_000)];
+    let world = World::new(&[1, 1, 1], targets);
     let of = |input: u64| View { demand: Demand { input, ..Demand::default() }, ..world.view(Some(1)) };
     world.fail(0, NOW);
     assert_eq!(ask(&of(150_000), NOW).upstream, UpstreamSlot(1));
@@ -455,7 +456,7 @@ fn when_nobody_holds_it_the_first_choice_says_so_itself() {
 
 #[test]
 fn a_target_that_takes_no_images_is_passed_over_for_one_that_does() {
-    let blind = Target { can: Can { images: false, ..Can::default() }, ..to(0, 1) };
+    let blind = Target { said: SaidCan { images: Some(false), ..SaidCan::default() }, ..to(0, 1) };
     let world = World::new(&[1, 1], vec![blind, to(1, 2)]);
     let seeing = View { demand: Demand { images: true, ..Demand::default() }, ..world.view(Some(1)) };
     assert_eq!(ask(&seeing, NOW).upstream, UpstreamSlot(1));

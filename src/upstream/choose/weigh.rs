@@ -41,7 +41,7 @@ pub fn weigh(view: &View<'_>, tried: &Tried, now: Mono) -> Vec<Weighed> {
         Decision::Wait(_) | Decision::Nobody(_) => None,
     };
     let mut all: Vec<Graded> = survey(view, tried, now, &ground).collect();
-    all.sort_by(|a, b| a.tier.cmp(&b.tier).then(a.score.total_cmp(&b.score)));
+    all.sort_by(|a, b| a.tier.cmp(&b.tier).then_with(|| a.order(b)));
     for tier in all.chunk_by_mut(|a, b| a.tier == b.tier) {
         put_in_order(tier);
     }
@@ -95,6 +95,7 @@ fn words(graded: &Graded, now: Mono, decision: &Decision) -> String {
     let span = |until: Mono| format!("{:.1} s", until.since(now).0 as f64 / 1e9);
     let mut text = match graded.state {
         State::Good => "good".to_owned(),
+        State::Paced => "good, but its traffic rises sharply or it is not known yet: others first".to_owned(),
         State::Probe => "back from a failure; one request sees whether it works".to_owned(),
         State::Slow(percent) => {
             format!("starting slowly: {percent} % of the conversations, and this is not one of them")

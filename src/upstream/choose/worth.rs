@@ -38,7 +38,7 @@ pub(super) fn patience(view: &View<'_>, class: ModelClass, warm: &Warm) -> Span 
 
 /// A conversation that is answered elsewhere than where it is warm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct Leaving {
     /// The credential that has its cache.
     pub from: CredentialSlot,
     /// How much has to be written to a cache again, as a model counts it: an estimate.
@@ -48,9 +48,9 @@ pub struct Left {
 }
 
 /// What asking `candidate` costs in cache, if the conversation is warm elsewhere. To be counted when it is asked.
-pub fn left(view: &View<'_>, candidate: &Candidate, now: Mono) -> Option<Left> {
+pub fn leaving(view: &View<'_>, candidate: &Candidate, now: Mono) -> Option<Leaving> {
     let warm = warm(view, now).filter(|warm| warm.credential != candidate.credential)?;
     let llm_tokens = cached(view, &warm);
     let cost = rewrite_micro_usd(candidate.class, llm_tokens, warm.long);
-    Some(Left { from: warm.credential, llm_tokens, cost: MicroUsd(i64::try_from(cost).unwrap_or(i64::MAX)) })
+    Some(Leaving { from: warm.credential, llm_tokens, cost: MicroUsd(i64::try_from(cost).unwrap_or(i64::MAX)) })
 }

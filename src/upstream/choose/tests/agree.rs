@@ -33,7 +33,7 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
 fn world(fates: &[Fate], closed: &[u32]) -> Option<World> {
     let target = |fate: &Fate| Target {
         weight: fate.weight,
-        can: Can { window_max: fate.window, ..Can::default() },
+        said: SaidCan { window_max: fate.window, ..SaidCan::default() },
         ..to(fate.upstream, fate.tier)
     };
     let targets: Vec<Target> = fates.iter().map(target).collect();
@@ -111,7 +111,7 @@ proptest! {
 #[test]
 fn states_are_told_in_words() {
     let mut targets: Vec<Target> = (0..7).map(|at| to(at, at as u8 + 1)).collect();
-    targets[6].can.window_max = Some(10_000);
+    targets[6].said.window_max = Some(10_000);
     let world = World::closed(&[1; 8], [targets, vec![to(7, 9)]].concat(), &[7]);
     let view = View { demand: Demand { input: 20_000, ..Demand::default() }, bytes: 80_000, ..world.view(Some(1)) };
     let first = ask(&view, NOW);
