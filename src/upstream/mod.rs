@@ -19,13 +19,13 @@ pub mod told;
 pub mod verdict;
 mod window;
 
-pub use affinity::{Affinity, Conversation, Warm};
+pub use affinity::{Affinity, Conversation, Turn, Warm, conversation};
 pub use breaker::{Breaker, Standing};
 pub use budget::RetryBudget;
 pub use capacity::{Capacity, Need, Room};
-pub use choose::{Candidate, Choice, Tried, View, choose};
+pub use choose::{Candidate, Choice, Leaving, Tried, View, Weighed, choose, weigh};
 pub use declared::Declared;
-pub use fit::Demand;
+pub use fit::{Demand, Misfit};
 pub use sent::Sent;
 pub use told::Told;
 pub use verdict::{Effect, Ruling};
