@@ -2,7 +2,13 @@
 
 use forebay::{
     base::failure::TABLE,
+    dialect::{
+        anthropic::LATE,
+        late::{Moment, Telling},
+    },
     serve::edits::{Action, Direction, EDITS},
+    table::Verdict,
+    upstream::verdict::{self, Effect},
 };
 use std::{fmt::Write, path::Path};
 
@@ -21,8 +27,18 @@ fn edits() {
         "# What forebay changes\n\n\
          In the same dialect forebay changes what this table lists, and nothing else: all other fields keep their order, their\n\
          case and their duplicates, and a body keeps every byte but an aliased model's name. Fields that end at each hop\n\
-         (`Connection` and what it names, `Keep-Alive`, `Proxy-*`, `TE`, `Trailer`, `Upgrade`; RFC 9110 section 7.6.1) end here too,\n\
-         and trailers are dropped. Chunk borders are forebay's own.\n",
+         (`Connection` and what it names, `Keep-Alive`, `Proxy`, `Proxy-*`, `TE`, `Trailer`, `Upgrade`, `HTTP2-Settings`; RFC 9110\n\
+         section 7.6.1) end here too, and trailers and interim answers (1xx) are dropped. Chunk borders are forebay's own.\n\n\
+         - Fields that are meant for every recipient (`Host`, `Date`, `Content-Length`, `Content-Type`, `Content-Encoding`,\n  \
+           `Cache-Control`, `Expect`, `Accept-Encoding`, `anthropic-version`, `anthropic-beta`, credentials) are left as this page\n  \
+           says, whatever `Connection` names.\n\
+         - A field is written as `name: value`: white space around a value is no part of it (RFC 9110 section 5.5).\n\
+         - The first line says HTTP/1.1. A request's target becomes path and query, behind the upstream's base path; an answer's\n  \
+           status and phrase stay, an empty phrase too.\n\
+         - `accept-encoding` and a `content-encoding` of gzip are touched on the paths only whose body forebay reads: `/v1/messages`\n  \
+           and `/v1/messages/count_tokens`.\n\n\
+         `tests/it/exact` proves it: thousands of exchanges that seeds make up, through the real binary, every byte compared at\n\
+         both ends with what this page says is due.\n",
     );
     for (direction, title) in [(Direction::Request, "Requests"), (Direction::Answer, "Answers")] {
         write!(text, "\n## {title}\n\n| field | what is done | why |\n|---|---|---|\n").unwrap();
@@ -60,4 +76,55 @@ fn failures() {
     }
     text.push_str("\n`client_gone` and `client_stalled` are logged and counted, never sent.\n");
     same_as_file("failures.md", &text);
+}
+
+#[test]
+fn verdicts() {
+    let mut text = String::from(
+        "# Verdicts\n\n\
+         What an upstream's answer means, as long as nothing of it has been sent to the client. The first row that fits holds;\n\
+         an upstream's own `verdicts` go before it. What is done besides: docs/failover.md.\n\n\
+         | status | body holds | the request | is held against | why |\n|---|---|---|---|---|\n",
+    );
+    for row in verdict::TABLE {
+        let (from, to) = row.statuses;
+        let status = if from == to { from.to_string() } else { format!("{from}-{to}") };
+        let body = if row.body.is_empty() { String::new() } else { format!("`{}`", row.body) };
+        let request = match row.verdict {
+            Verdict::Deliver => "is answered by it",
+            Verdict::Next | Verdict::CoolAndNext => "goes to the next candidate",
+        };
+        let against = match row.effect {
+            Effect::Works | Effect::Nothing => "nobody",
+            Effect::Credential => "the credential",
+            Effect::Class => "the credential, for this class of models",
+            Effect::Upstream => "the upstream",
+        };
+        writeln!(text, "| {status} | {body} | {request} | {against} | {} |", row.reason).unwrap();
+    }
+    text.push_str(
+        "\nNo answer at all (no address, refused, timed out, TLS, closed, not HTTP) is held against the upstream, and the\n\
+         request goes to the next candidate. So does a success that is no answer of the API: a web page, an error document, an error\n\
+         event before any content, a stream or document that breaks before the commit point.\n\n\
+         ## Later than that\n\n\
+         Once something was sent, nobody else is asked, and the client is told in the form that makes it do the right thing.\n\n\
+         | the stream broke | it ends | why |\n|---|---|---|\n",
+    );
+    for row in LATE {
+        let moment = match row.moment {
+            Moment::BeforeBlock => "before a block of text or a tool call had ended",
+            Moment::AfterBlock => "after one had",
+            Moment::AfterStop => "after `message_delta`, before `message_stop`",
+            Moment::Ended => "after `message_stop`",
+            Moment::MidEvent => "inside an event of more than 16 KiB",
+        };
+        let telling = match row.telling {
+            Telling::Event => "with an error event",
+            Telling::Silence => "without an end: the connection breaks",
+            Telling::Stop => "with a `message_stop` of forebay's",
+            Telling::Complete => "well",
+        };
+        writeln!(text, "| {moment} | {telling} | {} |", row.reason).unwrap();
+    }
+    same_as_file("verdicts.md", &text);
 }
