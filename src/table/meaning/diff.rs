@@ -1,7 +1,7 @@
 //! The difference between two meanings, as sentences: what callers lose, what they gain, what is otherwise new, and
 //! what only a restart would bring into force. What says the same in another order differs in nothing.
 
-use super::{KeyMeaning, ListenerMeaning, Meaning, UpstreamMeaning, access, models};
+use super::{CredentialMeaning, KeyMeaning, ListenerMeaning, Meaning, UpstreamMeaning, access, models};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -162,12 +162,25 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
         let what = format!("has verdicts of its own: {}; they were {}", all(verdicts), all(&old.verdicts));
         say(Effect::Other, what);
     }
-    let find = |list: &[super::CredentialMeaning], name: &str| list.iter().position(|c| c.name == name);
-    for gone in old.credentials.iter().filter(|c| find(credentials, &c.name).is_none()) {
+    for (effect, what) in pools(&old.credentials, credentials) {
+        say(effect, what);
+    }
+    let set = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
+    if set(extra_ca) != set(&old.extra_ca) {
+        say(Effect::Other, format!("trusts {} roots from its `ca_file`; other ones than before", extra_ca.len()));
+    }
+}
+
+/// How a pool has changed, each as a clause about its upstream.
+fn pools(old: &[CredentialMeaning], new: &[CredentialMeaning]) -> Vec<(Effect, String)> {
+    let mut out = Vec::new();
+    let mut say = |effect, what: String| out.push((effect, what));
+    let find = |list: &[CredentialMeaning], name: &str| list.iter().position(|c| c.name == name);
+    for gone in old.iter().filter(|c| find(new, &c.name).is_none()) {
         say(Effect::Less, format!("has no credential `{}` any more", gone.name));
     }
-    for credential in credentials {
-        match find(&old.credentials, &credential.name).and_then(|at| old.credentials.get(at)) {
+    for credential in new {
+        match find(old, &credential.name).and_then(|at| old.get(at)) {
             None => say(Effect::More, format!("has the credential `{}`, too", credential.name)),
             Some(before) => {
                 if before.fingerprint != credential.fingerprint {
@@ -179,8 +192,8 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
             }
         }
     }
-    let names = |list: &[super::CredentialMeaning]| list.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
-    let (mut before, mut after) = (names(&old.credentials), names(credentials));
+    let names = |list: &[CredentialMeaning]| list.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    let (mut before, mut after) = (names(old), names(new));
     if before != after {
         before.retain(|name| after.contains(name));
         after.retain(|name| before.contains(name));
@@ -188,10 +201,7 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
             say(Effect::Other, format!("takes its credentials in the order {}", after.join(", ")));
         }
     }
-    let set = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
-    if set(extra_ca) != set(&old.extra_ca) {
-        say(Effect::Other, format!("trusts {} roots from its `ca_file`; other ones than before", extra_ca.len()));
-    }
+    out
 }
 
 /// How limits have changed; what is not named is not bounded.

@@ -172,6 +172,11 @@ impl Table {
         }
     }
 
+    /// Where a model leads, as a person reads it: tiers one after the other.
+    pub fn way(&self, model: &Model) -> String {
+        models::way(&self.model_meaning(model).targets)
+    }
+
     fn model_meaning(&self, model: &Model) -> ModelMeaning {
         let Model { name, aliases, targets, fallback } = model;
         let target = |target: &Target| {

@@ -102,7 +102,7 @@ fn order(out: &mut Changes, old: &[ModelMeaning], new: &[ModelMeaning]) {
 }
 
 /// The targets as a person reads them: tiers one after the other, weights where they count.
-fn way(targets: &[TargetMeaning]) -> String {
+pub(super) fn way(targets: &[TargetMeaning]) -> String {
     let mut text = String::new();
     let mut last: Option<&TargetMeaning> = None;
     for target in targets {
