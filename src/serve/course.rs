@@ -39,6 +39,8 @@ pub enum Route {
         demand: Demand,
         /// The conversation that it belongs to, if it says so.
         conversation: Option<upstream::Conversation>,
+        /// A failure of one candidate may lead to the next: the model, the caller and the request all say so.
+        fallback: bool,
     },
     /// One upstream and its first credential, to which what lies behind a passed-through path belongs.
     Fixed(UpstreamSlot),
@@ -120,7 +122,7 @@ struct Asking {
 
 impl<O: Outbox> Course<'_, O> {
     fn view<'v>(&'v self, story: &'v Story) -> Option<View<'v>> {
-        let Route::Model { plan, demand, conversation } = &self.route else { return None };
+        let Route::Model { plan, demand, conversation, fallback } = &self.route else { return None };
         let model = self.body.peeked.as_ref()?.model.as_ref()?;
         Some(View {
             table: &story.table,
@@ -130,7 +132,7 @@ impl<O: Outbox> Course<'_, O> {
             demand: *demand,
             bytes: self.body.bytes,
             conversation: *conversation,
-            fallback: story.table.model(plan.model).is_none_or(|model| model.fallback),
+            fallback: *fallback,
             bound: false,
             waited: self.waited,
         })
@@ -311,6 +313,7 @@ impl<O: Outbox> Course<'_, O> {
         }
         match kept {
             Some(mut answered) => {
+                story.answered_by(answered.slot);
                 let terms = Terms { may_leave: false, metered: false };
                 let relayed = relay::relay(shard, client, &mut answered, self.body, terms, story).await;
                 if relayed.reusable {

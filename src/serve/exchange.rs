@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     auth,
-    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span},
+    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span, UpstreamSlot},
     meter::Metered,
     rt::{Outbox, Runtime},
     table::Table,
@@ -137,7 +137,10 @@ async fn tell<R: Runtime>(
     };
     story.has_body(&body, shard.rt.now());
     story.until = shard.rt.now().after(patience(&table, &client.head, client.head_bytes.live()));
-    let route = route(&table, caller, door, &body, story)?;
+    let mut route = route(&table, caller, door, &body, story)?;
+    if let Route::Model { fallback, .. } = &mut route {
+        *fallback &= !is_off(&client.head, client.head_bytes.live());
+    }
     let relayed = course(shard, client, (door, route), &mut body, story).await?;
     settle(shard, client, &relayed, story).await
 }
@@ -213,7 +216,14 @@ fn route(table: &Table, caller: CallerSlot, door: Door, body: &Body, story: &mut
         output_max: peeked.and_then(|peeked| peeked.max_tokens).unwrap_or_default(),
         ..Demand::default()
     };
-    Ok(Route::Model { plan, demand, conversation: None })
+    let fallback = table.model(plan.model).is_none_or(|model| model.fallback)
+        && table.caller(caller).is_none_or(|caller| caller.fallback);
+    Ok(Route::Model { plan, demand, conversation: None, fallback })
+}
+
+/// Whether the client wants the first candidate's failure rather than another's answer.
+fn is_off(head: &RequestHead, bytes: &[u8]) -> bool {
+    head.field(bytes, "x-forebay-fallback").is_some_and(|value| value.eq_ignore_ascii_case(b"off"))
 }
 
 /// Sends an answer of forebay's own.
@@ -270,6 +280,19 @@ impl Story {
             Origin::Upstream => Ending::Broken,
             Origin::Client | Origin::Gateway => Ending::Refused,
         };
+    }
+
+    /// The answer is that of an upstream that was asked before others: what is told of it, and the log, name it.
+    pub fn answered_by(&mut self, slot: UpstreamSlot) {
+        let Some(upstream) = self.table.upstream(slot) else { return };
+        let tried = self.record.tried.iter().flatten().find(|attempt| attempt.upstream == slot);
+        let place = tried.and_then(|attempt| {
+            (0..upstream.pool_len()).find(|at| self.table.credential_slot(slot, *at) == Some(attempt.credential))
+        });
+        let credential = place.and_then(|at| upstream.credentials.get(at));
+        self.record.credential = credential.map(|credential| Arc::clone(&credential.name));
+        self.record.upstream = Some(Arc::clone(&upstream.name));
+        self.record.upstream_slot = Some(slot);
     }
 
     /// The client left before the end.

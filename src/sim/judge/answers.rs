@@ -51,6 +51,11 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Its framing leaves no room for anything of forebay's own.
+    fn has_length(&self) -> bool {
+        self.message.field("content-length").is_some()
+    }
+
     fn told(&self) -> String {
         format!("request {}: {} {:?}", self.asked.id, self.message.first, self.message.field("x-forebay-reason"))
     }
@@ -169,15 +174,8 @@ fn relayed(court: &mut Court<'_>, case: &Case<'_>) {
         let here = |bytes: &[u8]| {
             String::from_utf8_lossy(bytes.get(at..).unwrap_or_default()).chars().take(90).collect::<String>()
         };
-        let detail = format!(
-            "{} differs at {at} of {}: {:?} for {:?} DBG {:?} {:?}",
-            case.told(),
-            payload.len(),
-            here(&got.passed),
-            here(&payload),
-            case.message.field("transfer-encoding"),
-            String::from_utf8_lossy(&got.passed)
-        );
+        let (got, due) = (here(&got.passed), here(&payload));
+        let detail = format!("{} differs at {at} of {}: {got:?} for {due:?}", case.told(), payload.len());
         court.breach(rule::ANSWER_BYTES, detail);
     }
     // What comes behind a stream's last event may be lost with the connection.
@@ -213,7 +211,7 @@ struct Got {
 impl Got {
     fn of(case: &Case<'_>, script: &Script, payload: &[u8]) -> Got {
         let got = &case.message.body;
-        if !script.is_stream || case.message.field("transfer-encoding").is_none() {
+        if !script.is_stream || case.has_length() {
             return Got { passed: got.clone(), own: Own::Nothing, pings: 0, at: None };
         }
         let parts = reading::parts(got, payload);
@@ -261,16 +259,15 @@ fn told(court: &mut Court<'_>, case: &Case<'_>, script: &Script, got: &Got) {
 
 /// A broken answer: seen to be broken, and cut between events.
 fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, got: &Got, is_whole: bool) {
-    let in_chunks = case.message.field("transfer-encoding").is_some();
     // Where only a close ends a stream, its last event must have come for it to be whole.
-    let needs_last = script.is_stream && script.until_close && in_chunks;
+    let needs_last = script.is_stream && script.until_close;
     let (passed, told) = (got.passed.as_slice(), got.own != Own::Nothing);
     let may_end = told || is_whole && !needs_last || script.is_stream && has_ended(passed);
     if case.message.is_complete && !may_end {
         court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
     }
     let is_cut = told || !case.message.is_complete;
-    if script.is_stream && in_chunks && is_cut && !is_excused(court, case.visit, case.saw) {
+    if script.is_stream && !case.has_length() && is_cut && !is_excused(court, case.visit, case.saw) {
         let border = borders(passed).last().copied().unwrap_or(0);
         let is_split = passed.len() - border > EVENT_BYTES_MAX;
         if border != passed.len() && (told || !is_split) {
@@ -332,8 +329,7 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, got: &Got) {
     {
         court.breach(rule::LOG, format!("{}: {tried} attempts told, {sent} seen", case.told()));
     }
-    let are_read = case.message.field("transfer-encoding").is_some() || case.message.until_close;
-    let events = if are_read { borders(&got.passed).len() } else { 0 };
+    let events = if case.has_length() { 0 } else { borders(&got.passed).len() };
     let is_plain = case.message.is_complete && !told && ending == "complete";
     let is_stream = is_plain && record.stream;
     let body = (got.passed.len() as u64, case.asked.body_bytes as u64);
@@ -441,7 +437,9 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     let first_byte =
         site.first_byte.map_or(court.plan.patience.first_byte, |own| own.min(court.plan.patience.first_byte));
     let is_slow = script.pause.is_some_and(|(at, ms)| at <= script.head_end && ms + 3_000 >= first_byte.as_ms());
-    if before_head && script.then == Then::Silence || is_slow {
+    // The pieces of a slow connection can outlast a short patience.
+    let may_be_slow = site.first_byte.is_some() && court.plan.manner.delay_ms_max > 0;
+    if before_head && script.then == Then::Silence || is_slow || may_be_slow {
         allowed.push("first_byte_timeout");
     }
     if script.reads == Reads::HeadOnly {

@@ -138,7 +138,9 @@ pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
     let (script, site) = (&attempt.script, &plan.sites[attempt.site]);
     let patience = plan.patience;
     let least = [patience.first_byte, patience.idle].into_iter().chain(site.first_byte).map(|span| span.as_ms()).min();
-    let is_late = script.pause.is_some_and(|(_, ms)| ms + 3_000 >= least.unwrap_or(0));
+    // The pieces of a slow connection can outlast a short patience.
+    let is_slow = site.first_byte.is_some() && plan.manner.delay_ms_max > 0;
+    let is_late = is_slow || script.pause.is_some_and(|(_, ms)| ms + 3_000 >= least.unwrap_or(0));
     let is_lost =
         script.is_malformed || script.interim > 8 || script.reads != Reads::Whole || script.then == Then::Reset;
     if attempt.was_stale || is_late || is_lost || attempt.sent < script.head_end || word(site, script) != Word::Final {
@@ -150,7 +152,9 @@ pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
         _ if script.is_stream => {
             let (got, _) = script.at_best();
             let payload = got.map(|message| message.body).unwrap_or_default();
-            attempt.sent >= script.written.min(script.body_end) && course(&payload).committed.is_some()
+            // After a CR a LF may follow, so that an event that ends with the bytes may not have ended.
+            let is_over = |at: usize| at < payload.len() || payload.ends_with(b"\n");
+            attempt.sent >= script.written.min(script.body_end) && course(&payload).committed.is_some_and(is_over)
         }
         _ => attempt.sent >= script.body_end && script.at_best().1 && early_error(script).is_none(),
     }

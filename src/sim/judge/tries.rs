@@ -10,6 +10,7 @@ use crate::{
         plan::{Illness, Times, Visit},
         provider::Attempt,
         request::{Asked, Expect},
+        script::Then,
     },
     telemetry::{self, Ending},
 };
@@ -50,6 +51,15 @@ impl<'a> Try<'a> {
 /// Who was asked for request `id`, in order.
 pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
     let mut tries: Vec<Try<'a>> = Vec::new();
+    let due = court.asks.get(&id).map(|(_, asked)| [&asked.expect, &asked.later]);
+    // Where a site is the target under one name only, a second request is the same candidate's.
+    let names = |site: usize| {
+        let aims = due.into_iter().flatten().map(|due| due.aims().iter().filter(|aim| aim.site == site).count());
+        aims.max().unwrap_or(0)
+    };
+    let is_replay = |first: &Attempt, again: &Attempt| {
+        first.before > 0 && again.before == 0 && (first.sent == 0 || first.script.then == Then::Reset)
+    };
     for attempt in court.attempts(id) {
         let pool = &court.plan.sites[attempt.site].credentials;
         let credential = pool.iter().position(|field| attempt.request.fields.contains(field));
@@ -58,7 +68,7 @@ pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
         let model = json.and_then(|json| json["model"].as_str().map(str::to_owned));
         let one = Try { site: attempt.site, credential, model, attempts: vec![attempt] };
         match tries.last_mut() {
-            Some(last) if last.is_like(&one) => {
+            Some(last) if last.is_like(&one) && (names(one.site) < 2 || is_replay(last.last(), attempt)) => {
                 last.model = last.model.take().or(one.model);
                 last.attempts.push(attempt);
             }
@@ -97,7 +107,9 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if tries.len() > TRIES_MAX {
         court.breach(rule::TRIES, format!("request {id} was sent to {told:?}"));
     }
-    if tries.iter().enumerate().any(|(at, one)| tries[..at].iter().any(|before| before.is_like(one))) {
+    let is_again =
+        |one: &Try<'_>, before: &Try<'_>| before.is_like(one) && before.model.is_some() == one.model.is_some();
+    if tries.iter().enumerate().any(|(at, one)| tries[..at].iter().any(|before| is_again(one, before))) {
         court.breach(rule::TRIES, format!("request {id} was sent somewhere twice: {told:?}"));
     }
     if tries.len() > 1 && is_alone(court, case) {
