@@ -24,6 +24,8 @@ const OTHERS_EVERY: Span = Span::from_secs(5);
 const OTHERS_MEMORY_S: f64 = 10.0;
 /// The largest share of a limit that others are believed to take.
 const OTHERS_MAX: f64 = 0.95;
+/// What others spend comes in lumps: so much of it is taken off at once.
+const OTHERS_AHEAD: Span = Span::from_secs(2);
 /// For so long after the last answer it is taken off; then less and less, until after some minutes nothing is.
 const OTHERS_FOR: Span = Span::from_secs(30);
 
@@ -44,8 +46,8 @@ struct Tale {
     /// The latest moment told since the last turn, and before it.
     newer: AtomicU64,
     older: AtomicU64,
-    /// When the last answer came that included all before it.
-    fresh_at: AtomicU64,
+    /// When the latest request began whose answer has told.
+    heard_of: AtomicU64,
     /// The share of the rate that others spend, as the bits of an `f64`; may be a little below zero.
     others: AtomicU64,
     /// At the last look: the moment told, what we had spent, and when that request began.
@@ -136,13 +138,17 @@ impl Bucket {
     fn level(&self, size: u64, now: Mono) -> f64 {
         let told = &*self.told;
         let full = Mono(told.newer.load(Relaxed).max(told.older.load(Relaxed)));
-        let unheard = now.since(Mono(told.fresh_at.load(Relaxed))).0;
-        let unheard = unheard.min(OTHERS_FOR.0).saturating_sub(unheard.saturating_sub(OTHERS_FOR.0) / 8);
+        let unheard = now.since(Mono(told.heard_of.load(Relaxed))).0;
+        let unheard = (unheard + OTHERS_AHEAD.0).min(OTHERS_FOR.0).saturating_sub(unheard.saturating_sub(OTHERS_FOR.0) / 8);
         let others = f64::from_bits(told.others.load(Relaxed)).max(0.0);
         let missing = full.since(now).0 as f64 + unheard as f64 * others;
         size as f64 - missing / SECOND * self.rate()
     }
 
+    pub(super) fn debug(&self, now: Mono) -> String {
+        let t = &self.told;
+        format!("size {} rate {} newer {:?} older {:?} fresh {:?} ago others {:.3} pending {}", t.size.load(Relaxed), self.rate(), Mono(t.newer.load(Relaxed)).since(now).as_ms(), Mono(t.older.load(Relaxed)).since(now).as_ms(), now.since(Mono(t.heard_of.load(Relaxed))).as_ms(), f64::from_bits(t.others.load(Relaxed)), self.pending())
+    }
     /// For people: what is there, and what the full bucket holds.
     pub(super) fn shown(&self, now: Mono) -> Option<(i64, u64)> {
         let size = self.told.size.load(Relaxed);
@@ -202,10 +208,10 @@ impl Bucket {
 
     fn turn(&self, full: Mono, reading: &Reading) {
         self.told.newer.fetch_max(full.0, Relaxed);
+        self.told.heard_of.fetch_max(reading.began.0, Relaxed);
         if reading.turns {
             let turned = self.told.newer.swap(0, Relaxed).max(full.0);
             self.told.older.store(turned, Relaxed);
-            self.told.fresh_at.store(reading.now.0, Relaxed);
         }
     }
 

@@ -263,6 +263,8 @@ impl Capacity {
         self.output_mean.store(next.max(1), Relaxed);
     }
 
+    /// D
+    pub fn debug(&self, now: Mono) -> String { self.input.debug(now) }
     /// All that people may want to know.
     pub fn shown(&self, now: Mono) -> CapacityShown {
         let left = |bucket: &Bucket| bucket.shown(now).map(|(left, of)| Left { left, of });

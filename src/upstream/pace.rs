@@ -67,7 +67,7 @@ impl Pace {
 
     /// Whether `input` more would be too sharp a rise; `per_minute` is the told limit, zero if none was.
     pub(super) fn rise(&self, input: u64, per_minute: f64, now: Mono) -> Rise {
-        let is_known = self.gap.known_until.load(Relaxed) > now.0;
+        let is_known = self.is_known(now);
         if !is_known && per_minute <= 0.0 {
             return Rise::Free;
         }
@@ -107,9 +107,15 @@ impl Pace {
         self.gap.next.fetch_max(until.0, Relaxed);
         let minute = self.input.sum(MINUTE.0, MINUTE.1, now).saturating_sub(input);
         if minute > self.input.sum(MINUTE_BEFORE.0, MINUTE_BEFORE.1, now) {
-            self.gap.known.store(minute / 10 * 9, Relaxed);
+            // What is summed up may be a quarter more than a minute's. The least that was refused is what is let in at any time.
+            let known = if self.is_known(now) { self.gap.known.load(Relaxed) } else { u64::MAX };
+            self.gap.known.store(known.min(minute / 5 * 4), Relaxed);
             self.gap.known_until.store(now.after(RAMP_FOR).0, Relaxed);
         }
+    }
+
+    fn is_known(&self, now: Mono) -> bool {
+        self.gap.known_until.load(Relaxed) > now.0
     }
 
     /// Between two requests at present.
