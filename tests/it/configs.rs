@@ -224,7 +224,11 @@ fn every_shipped_configuration_answers() {
         assert_eq!(ask(&forebay, "claude-haiku-5-5"), "claude-haiku-5-5", "{}", name.display());
         if name == Path::new("team.toml") {
             let open = text.replace("team = \"payments\"", "team = \"research\"");
-            assert_eq!(ask(&Forebay::start(&open, "0"), "house"), "house-model-3", "an alias is its model upstream");
+            let forebay = Forebay::start(&open, "0");
+            assert_eq!(ask(&forebay, "house"), "house-model-3", "an alias is its model upstream");
+            let list =
+                forebay.ask(&format!("GET /v1/models?limit=1000 HTTP/1.1\r\nhost: a\r\nx-api-key: {KEY}\r\n\r\n"));
+            assert!(list.text().contains(r#""id":"house""#), "{}", list.text());
         }
     }
 }
