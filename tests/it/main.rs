@@ -18,6 +18,7 @@ mod egress;
 mod exact;
 mod exchange;
 mod failover;
+mod files;
 mod health;
 mod leaving;
 mod panic;
