@@ -12,7 +12,7 @@ use super::{
     outcome::{self, Failures},
     relay::{self, Outcome, Relayed, Terms},
     shard::Shard,
-    splice::name_model,
+    splice::{drop_thinking, name_model},
     watch::{Watched, watched},
 };
 use crate::{
@@ -132,6 +132,8 @@ struct Asking {
     candidate: Candidate,
     /// Somebody else could be asked if it fails.
     more: bool,
+    /// The conversation's thinking is signed by another family of providers.
+    crossed: bool,
     began: Mono,
 }
 
@@ -198,7 +200,8 @@ impl<O: Outbox> Course<'_, O> {
         let mut tried = self.tried;
         tried.note(&candidate, false);
         let more = self.view(story).is_some_and(|view| upstream::choose::left(&view, &tried, began));
-        Asking { candidate, more, began }
+        let crossed = self.view(story).is_some_and(|view| upstream::choose::crossed(&view, &candidate, began));
+        Asking { candidate, more, crossed, began }
     }
 
     /// Asks one candidate; `None` when nothing of what it said is the client's, so that another may be asked.
@@ -251,6 +254,9 @@ impl<O: Outbox> Course<'_, O> {
                 self.body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()).map(|model| model.text.clone());
             let id = target.zip(asked.as_ref()).and_then(|(target, asked)| table.sent_id(plan, target, asked));
             name_model(self.body, id, &mut self.wrote);
+        }
+        if asking.crossed {
+            story.record.dropped = story.record.dropped.saturating_add(drop_thinking(self.body));
         }
         let told = table.upstream(candidate.upstream).and_then(|upstream| upstream.first_byte);
         let hang = told.or(asking.more.then_some(HANG_MAX)).map_or(story.until, |span| asking.began.after(span));
@@ -352,7 +358,7 @@ impl<O: Outbox> Course<'_, O> {
         let Route::Model { conversation: Some(_), .. } = &self.route else { return };
         if let Some(view) = self.view_as(story, "") {
             let view = View { bytes, ..view };
-            upstream::choose::remember(&view, &asking.candidate, self.long, false, asking.began);
+            upstream::choose::remember(&view, &asking.candidate, self.long, asking.crossed, asking.began);
         }
     }
 

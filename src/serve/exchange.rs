@@ -216,6 +216,8 @@ fn route(
     let demand = Demand {
         input: body.bytes / BYTES_USUAL,
         output_max: peeked.and_then(|peeked| peeked.max_tokens).unwrap_or_default(),
+        tools: peeked.is_some_and(|peeked| peeked.has_tools),
+        thinking: peeked.is_some_and(|peeked| peeked.has_thinking),
         ..Demand::default()
     };
     let (head, bytes) = request;
