@@ -152,7 +152,10 @@ fn count_what_was_met(outcome: &Outcome, met: &mut BTreeMap<&'static str, usize>
     count("panic", seen.panics as usize);
     count("replay", seen.upstreams.attempts.iter().filter(|attempt| attempt.was_stale).count());
     let plan = &outcome.plan;
-    count("outage", usize::from(plan.times == Times::Outage));
+    let is_refused =
+        |one: &forebay::telemetry::Attempt| one.verdict == "upstream_failed" || one.verdict == "connect_failed";
+    let failed = seen.records.iter().filter(|record| record.tried[0].as_ref().is_some_and(is_refused)).count();
+    count("outage", usize::from(plan.times == Times::Outage && failed > 30));
     count("calm", usize::from(plan.times == Times::Calm));
     count("reload", usize::from(plan.reload.is_some_and(|reload| reload.shut.is_some())));
     count("drained", plan.drained.len());

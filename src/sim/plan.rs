@@ -234,7 +234,9 @@ impl Plan {
             2 => Times::Outage,
             _ => Times::Mixed,
         };
-        let sites: Vec<Site> = (0..dice.between(1, 4)).map(|n| drawn::site(dice, n, times)).collect();
+        let sites: Vec<Site> = (0..dice.between(1, if times == Times::Outage { 2 } else { 4 }))
+            .map(|n| drawn::site(dice, n, times))
+            .collect();
         let people: Vec<Person> = (0..dice.between(1, 4)).map(|_| drawn::person(dice, sites.len(), times)).collect();
         let rules = drawn::rules(dice, sites.len());
         let mut plan = Plan {
@@ -256,7 +258,8 @@ impl Plan {
         };
         plan.disturb(dice);
         let (count_max, mut id) = (if times == Times::Outage { 20 } else { *dice.pick(&[2, 6, 20]) }, 0);
-        for _ in 0..dice.between(1, count_max) {
+        let count_min = if times == Times::Outage { 12 } else { 1 };
+        for _ in 0..dice.between(count_min, count_max) {
             let visit = drawn::visit(dice, &plan, &mut id);
             plan.visits.push(visit);
         }
