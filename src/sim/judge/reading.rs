@@ -149,7 +149,8 @@ pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
     match script.status {
         400.. => true,
         _ if !is_of_the_api(script) => false,
-        _ if script.is_stream => {
+        // A stream with a length is kept back like a document: as long as nobody has a byte of it, it can be another's.
+        _ if script.is_stream && script.field("content-length").is_none() => {
             let (got, _) = script.at_best();
             let payload = got.map(|message| message.body).unwrap_or_default();
             // After a CR a LF may follow, so that an event that ends with the bytes may not have ended.
