@@ -1,10 +1,14 @@
 //! The counters as Prometheus reads them (text format 0.0.4). Labels are bounded: names of upstreams, statuses, the
 //! failure table; never a key, a team, a model or a path. `docs/metrics.md` lists every name, and a test compares.
 
+mod attempts;
+
+use super::names::Names;
 use crate::{
-    base::{UpstreamSlot, Wall, failure::TABLE},
+    base::{Mono, UpstreamSlot, Wall, failure::TABLE},
     table::{Table, live::Live},
     telemetry::{Counter, Counters, Handshake, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
+    upstream::Health,
 };
 use std::{
     collections::BTreeMap,
@@ -19,8 +23,14 @@ pub struct Scene<'a> {
     pub table: &'a Table,
     /// For what is known about them.
     pub live: &'a Live,
+    /// For how they stand.
+    pub health: &'a Health,
+    /// For the names of what was counted.
+    pub names: &'a Names,
     /// For what is left of the certificates.
     pub now: Wall,
+    /// The same moment on the clock that is measured by.
+    pub mono: Mono,
     /// Whether `/readyz` says yes.
     pub ready: bool,
     /// Whether the configuration that was read last is in force.
@@ -37,6 +47,7 @@ impl Scene<'_> {
         self.exchanges(&mut page);
         self.tls(&mut page);
         self.upstreams(&mut page);
+        self.attempts(&mut page);
         self.times(&mut page);
         page.0
     }
@@ -172,7 +183,7 @@ impl Scene<'_> {
                 page.sample("forebay_upstream_answers_total", &[("upstream", &row.name), ("class", class)], count);
             }
         }
-        let columns: [Column; 5] = [
+        let columns: [Column; 6] = [
             (
                 "forebay_upstream_failures_total",
                 "counter",
@@ -195,6 +206,9 @@ impl Scene<'_> {
                 "Requests sent again because a reused connection was closed.",
                 |u| u.replays.get().cast_signed(),
             ),
+            ("forebay_upstream_probes_total", "counter", "Requests sent while its breaker was open.", |u| {
+                u.probes.get().cast_signed()
+            }),
         ];
         for (family, kind, help, pick) in columns {
             page.family(family, kind, help);
@@ -245,7 +259,7 @@ impl Scene<'_> {
 
     fn times(&self, page: &mut Page) {
         // The powers of two, in microseconds, between which the histogram is shown.
-        let shown: [Shown; 4] = [
+        let shown: [Shown; 5] = [
             (
                 "forebay_overhead_seconds",
                 "forebay's own part of an exchange: without waiting for the client or the upstream.",
@@ -255,6 +269,9 @@ impl Scene<'_> {
             ("forebay_body_read_seconds", "Until the whole request was read.", 6..=26, |c| &c.body_read),
             ("forebay_first_byte_seconds", "From the request until the first byte of the answer.", 10..=29, |c| {
                 &c.first_byte
+            }),
+            ("forebay_held_seconds", "From the head of an answer until it was committed to its client.", 4..=21, |c| {
+                &c.held
             }),
             ("forebay_duration_seconds", "From the request until the end of the answer.", 10..=31, |c| &c.duration),
         ];
@@ -353,11 +370,16 @@ mod tests {
         telemetry.cores[1].finish(record);
         let table = table(vec![upstream("say \"hi\"\\\n", "127.0.0.1", 80)]);
         let live = resolve::literals(&table, Wall(0));
+        let health = Health::default().grown_for(&table);
+        let names = Names::default().and(&table);
         Scene {
             telemetry: &telemetry,
             table: &table,
             live: &live,
+            health: &health,
+            names: &names,
             now: Wall(0),
+            mono: Mono(0),
             ready: true,
             config_ok: true,
             resident_bytes: Some(4096),

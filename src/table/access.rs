@@ -148,7 +148,7 @@ impl Table {
     }
 
     /// The rule that an id falls under.
-    fn rule(&self, model: &str) -> Option<(ModelSlot, &Model)> {
+    pub fn rule(&self, model: &str) -> Option<(ModelSlot, &Model)> {
         if model.len() > MODEL_BYTES_MAX {
             return None;
         }

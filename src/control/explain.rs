@@ -1,0 +1,372 @@
+//! Why a request goes where it goes: what its model's name resolves to, which targets its key may use and which not and
+//! why, and, for a forebay that runs, how each candidate stands and which one would be asked now. Pure, and without any
+//! effect: nothing is claimed, counted or sent.
+
+use super::upstreams::Scene;
+use crate::{
+    base::{CallerSlot, Mono, Wall},
+    table::{Caller, Model, Plan, Refusal, Table, Target},
+    upstream::{Candidate, Conversation, Demand, ModelClass, Need, Room, Standing, View},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A request, as far as it matters for where it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Question {
+    /// The name of the key that asks.
+    pub key: String,
+    /// The model that it asks for.
+    pub model: String,
+    /// The size of its body, in bytes.
+    pub bytes: u64,
+    /// The prompt, in tokens as a model counts them.
+    pub input: u64,
+    /// `max_tokens`.
+    pub output_max: u64,
+    /// There are images in it.
+    pub images: bool,
+    /// There are tools in it.
+    pub tools: bool,
+    /// It asks for thinking.
+    pub thinking: bool,
+    /// The conversation that it belongs to, as forebay numbers it; zero for none.
+    pub conversation: u64,
+    /// It says `x-forebay-fallback: off`.
+    pub fallback_off: bool,
+}
+
+impl Question {
+    fn demand(&self) -> Demand {
+        Demand {
+            input: self.input,
+            output_max: self.output_max,
+            images: self.images,
+            tools: self.tools,
+            thinking: self.thinking,
+        }
+    }
+}
+
+/// The answer. `scene` is that of a forebay that runs; without it, what `table` says is all there is.
+///
+/// # Errors
+/// That there is no such key.
+pub fn explain(table: &Table, scene: Option<&Scene<'_>>, question: &Question, wall: Wall) -> Result<Value, String> {
+    let Some((slot, caller)) = table.caller_slots().find(|(_, caller)| *caller.name == *question.key) else {
+        return Err(format!("there is no key named `{}`", question.key.escape_debug()));
+    };
+    let mut document = json!({
+        "generation": scene.map(|_| table.generation),
+        "key": key(table, caller, wall),
+        "asked": { "model": question.model, "bytes": question.bytes, "input": question.input, "output_max": question.output_max },
+        "fallback": fallback(table, caller, question),
+    });
+    if let Some((_, model)) = table.rule(&question.model) {
+        let how = if model.name.is_exact() { "exact" } else { "glob" };
+        document["model"] = json!({ "rule": &**model.name.text(), "how": how });
+        let targets = model.targets.iter().enumerate();
+        document["targets"] = targets.map(|(at, target)| described(table, slot, question, (at, target))).collect();
+    }
+    match table.resolve(slot, &question.model) {
+        Err(refusal) => {
+            let slug = match refusal {
+                Refusal::UnknownModel => "unknown_model",
+                Refusal::ModelDenied => "model_denied",
+                Refusal::UpstreamsDenied => "upstreams_denied",
+            };
+            let message = table.refuse(slot, &question.model, refusal).message;
+            document["refused"] = json!({ "why": slug, "message": message });
+        }
+        Ok(plan) => {
+            if let Some(scene) = scene {
+                document["candidates"] = candidates(scene, plan, question);
+            }
+        }
+    }
+    Ok(document)
+}
+
+fn key(table: &Table, caller: &Caller, wall: Wall) -> Value {
+    let team = caller.team.and_then(|slot| table.team(slot)).map(|team| &*team.name);
+    let expired =
+        caller.expires.as_ref().filter(|end| end.at <= wall).map(|end| format!("its last day was {}", end.day));
+    let refused = caller.disabled.then(|| "it is disabled".to_owned()).or(expired);
+    json!({ "name": &*caller.name, "team": team, "refused": refused })
+}
+
+/// Whether a failure may lead to another candidate, and if not, who says so.
+fn fallback(table: &Table, caller: &Caller, question: &Question) -> Value {
+    let model = table.rule(&question.model).map(|(_, model)| model);
+    let why = match () {
+        () if question.fallback_off => Some("the request says x-forebay-fallback: off"),
+        () if !caller.fallback => Some("the key has fallback = false"),
+        () if model.is_some_and(|model: &Model| !model.fallback) => Some("the model has fallback = false"),
+        () => None,
+    };
+    json!({ "on": why.is_none(), "why": why })
+}
+
+/// One target: whether it is open and fits, and why not.
+fn described(table: &Table, slot: CallerSlot, question: &Question, (at, target): (usize, &Target)) -> Value {
+    let upstream = table.upstream(target.upstream);
+    let credentials = upstream.map(|upstream| upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>());
+    json!({
+        "at": at,
+        "upstream": upstream.map(|upstream| &*upstream.name),
+        "model": target.model.as_deref(),
+        "tier": target.tier,
+        "weight": target.weight,
+        "credentials": credentials,
+        "closed": closed(table, slot, target),
+        "unfit": unfit(target, &question.demand()),
+    })
+}
+
+/// Who keeps the caller from a target.
+fn closed(table: &Table, slot: CallerSlot, target: &Target) -> Option<String> {
+    let leaves_out = |open: &Option<Vec<_>>| open.as_ref().is_some_and(|open| !open.contains(&target.upstream));
+    let caller = table.caller(slot)?;
+    let team = table.team_of(slot).filter(|team| leaves_out(&team.access.upstreams));
+    let named = |list: &Option<Vec<_>>| {
+        let names = list.iter().flatten().filter_map(|slot| table.upstream(*slot)).map(|upstream| &*upstream.name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    match team {
+        Some(team) => Some(format!("team `{}` may use only {}", team.name, named(&team.access.upstreams))),
+        None if leaves_out(&caller.access.upstreams) => {
+            Some(format!("key `{}` may use only {}", caller.name, named(&caller.access.upstreams)))
+        }
+        None => None,
+    }
+}
+
+/// What a target cannot take of the request.
+fn unfit(target: &Target, demand: &Demand) -> Option<String> {
+    let can = &target.can;
+    let lacks = [
+        (demand.images && !can.images, "images"),
+        (demand.tools && !can.tools, "tools"),
+        (demand.thinking && !can.thinking, "thinking"),
+    ];
+    let lacks: Vec<&str> = lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, what)| what).collect();
+    match can.window_max {
+        _ if demand.fits(can) => None,
+        _ if !lacks.is_empty() => Some(format!("it takes no {}", lacks.join(", no "))),
+        Some(window) => Some(format!("its window of {window} is too small")),
+        None => Some("it does not take such a request".to_owned()),
+    }
+}
+
+/// Every candidate in the order in which they would be asked, with its state and until when; the first one that is
+/// marked is the one that would be asked now.
+fn candidates(scene: &Scene<'_>, plan: Plan, question: &Question) -> Value {
+    let view = View {
+        table: scene.table,
+        health: scene.health,
+        plan,
+        model: &question.model,
+        demand: question.demand(),
+        bytes: question.bytes,
+        conversation: (question.conversation != 0).then_some(Conversation(question.conversation)),
+    };
+    let weighed = weigh(&view, scene.now);
+    let first = |state: fn(&State) -> bool| weighed.iter().position(|(_, found)| state(found));
+    let asked = first(|state| matches!(state, State::Good(_))).or_else(|| {
+        let has_full = first(|state| matches!(state, State::Full { .. })).is_some();
+        first(|state| matches!(state, State::Doubtful(..))).filter(|_| !has_full)
+    });
+    let shown = weighed.iter().enumerate().map(|(at, (candidate, state))| {
+        let (is, until) = state.told();
+        json!({
+            "upstream": scene.names.upstream(candidate.upstream),
+            "credential": scene.names.credential(candidate.credential),
+            "target": candidate.target,
+            "warm": candidate.warm,
+            "state": is,
+            "until": until.map(|until| scene.at(until)),
+            "asked_now": asked == Some(at),
+        })
+    });
+    shown.collect()
+}
+
+/// How a candidate stands.
+enum State {
+    Good(&'static str),
+    Full { until: Mono, is: &'static str },
+    Doubtful(&'static str, Option<Mono>),
+    Out(&'static str, Option<Mono>),
+}
+
+impl State {
+    fn told(&self) -> (&'static str, Option<Mono>) {
+        match *self {
+            State::Good(is) => (is, None),
+            State::Full { until, is } => (is, Some(until)),
+            State::Doubtful(is, until) | State::Out(is, until) => (is, until),
+        }
+    }
+}
+
+fn weigh(view: &View<'_>, now: Mono) -> Vec<(Candidate, State)> {
+    let mut weighed = Vec::new();
+    for (target, at) in view.plan.numbered(view.table) {
+        for place in 0..view.table.upstream(target.upstream).map_or(0, crate::table::Upstream::pool_len) {
+            let Some(credential) = view.table.credential_slot(target.upstream, place) else { continue };
+            let class = ModelClass::of(target.model.as_deref().unwrap_or(view.model));
+            let need = Need { input: view.demand.input, output: view.demand.output_max };
+            let upstream = target.upstream;
+            let candidate =
+                Candidate { target: at, upstream, place, credential, class, need, warm: false, suspect: false };
+            let state =
+                if view.demand.fits(&target.can) { state(view, &candidate, now) } else { State::Out("unfit", None) };
+            weighed.push((candidate, state));
+        }
+    }
+    weighed
+}
+
+fn state(view: &View<'_>, candidate: &Candidate, now: Mono) -> State {
+    let (Some(upstream), Some(credential)) =
+        (view.health.upstream(candidate.upstream), view.health.credential(candidate.credential))
+    else {
+        return State::Out("unknown", None);
+    };
+    if let Some(until) = upstream.drained.until(now).into_iter().chain(credential.drained.until(now)).max() {
+        return State::Out("drained", Some(until));
+    }
+    if let Some(until) = credential.refused.until(now) {
+        return State::Doubtful("credential_refused", Some(until));
+    }
+    let limits = view.table.credential_limits(candidate.upstream, candidate.place);
+    match credential.classes.get(candidate.class.index()).map(|class| class.room(candidate.need, &limits, now)) {
+        Some(Room::At(until)) => return State::Full { until, is: "no_room" },
+        Some(Room::Refused(until)) => return State::Full { until, is: "throttled" },
+        Some(Room::Now) | None => {}
+    }
+    match upstream.breaker.standing(now) {
+        Standing::Closed => State::Good("good"),
+        Standing::Slow(_) => State::Good("slow"),
+        Standing::Probe => State::Good("probe"),
+        Standing::Open { until } => State::Doubtful("open", Some(until)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        base::{CredentialSlot, Span, TeamSlot, UpstreamSlot},
+        control::{
+            drains::{Drain, Drains},
+            names::Names,
+            recent::Recent,
+            resolve,
+            tests::{table, upstream},
+        },
+        table::{Access, Can, Class, Credential, Pattern, SecretLine, Team},
+        telemetry::Text,
+        upstream::Health,
+    };
+
+    fn world() -> Table {
+        let mut a = upstream("a", "127.0.0.1", 1);
+        a.credentials = ["one", "two"].map(|name| Credential::new(name, SecretLine::bearer("canary"))).into();
+        let mut table = table(vec![a, upstream("b", "127.0.0.1", 1), upstream("c", "127.0.0.1", 1)]);
+        let [a, mut b, c] = [0, 1, 2].map(|slot| Target::to(UpstreamSlot(slot)));
+        b.can = Can { images: false, window_max: Some(1_000), ..Can::default() };
+        (b.tier, b.model) = (2, Some("m-at-b".into()));
+        table.models = vec![Model::new(Pattern::new("m-*"), vec![a, b, c])];
+        let access = Access { upstreams: Some(vec![UpstreamSlot(0), UpstreamSlot(1)]), ..Access::default() };
+        table.teams = vec![Team { name: "narrow".into(), access }];
+        table.callers = vec![Caller {
+            name: "alice".into(),
+            owner: None,
+            team: Some(TeamSlot(0)),
+            access: Access::default(),
+            expires: None,
+            disabled: false,
+            class: Class::Interactive,
+            fallback: false,
+        }];
+        table
+    }
+
+    fn ask(model: &str) -> Question {
+        Question { key: "alice".into(), model: model.into(), ..Question::default() }
+    }
+
+    #[test]
+    fn a_configuration_alone_tells_the_ways_and_who_closed_them() {
+        let table = world();
+        let explain = |question: &Question| explain(&table, None, question, Wall(0)).unwrap();
+        let told = explain(&Question { images: true, ..ask("m-1") });
+        assert_eq!(told["model"], json!({ "rule": "m-*", "how": "glob" }));
+        assert_eq!(told["fallback"], json!({ "on": false, "why": "the key has fallback = false" }));
+        let [a, c, b] = [0, 1, 2].map(|at| &told["targets"][at]);
+        assert_eq!(
+            (&a["closed"], &a["unfit"], &a["credentials"]),
+            (&Value::Null, &Value::Null, &json!(["one", "two"]))
+        );
+        assert_eq!(c["closed"], "team `narrow` may use only a, b");
+        assert_eq!((&b["unfit"], &b["model"], &b["tier"]), (&"it takes no images".into(), &"m-at-b".into(), &2.into()));
+        assert!(told.get("candidates").is_none() && !told.to_string().contains("canary"));
+        let large = explain(&Question { input: 1_001, ..ask("m-1") });
+        assert_eq!(large["targets"][2]["unfit"], "its window of 1000 is too small");
+        let unknown = explain(&ask("x"));
+        assert_eq!(unknown["refused"]["why"], "unknown_model");
+        assert!(unknown["refused"]["message"].as_str().unwrap().contains("Open to you: m-*"));
+        let nobody = Question { key: "bob".into(), ..ask("m-1") };
+        assert_eq!(super::explain(&table, None, &nobody, Wall(0)).unwrap_err(), "there is no key named `bob`");
+    }
+
+    #[test]
+    fn a_running_one_tells_how_each_candidate_stands_and_who_is_asked() {
+        let table = world();
+        let health = Health::default().grown_for(&table);
+        let (drains, recent, names) = (Drains::default(), Recent::default(), Names::default().and(&table));
+        let live = resolve::literals(&table, Wall(0));
+        let (now, wall) = (Mono(0), Wall(0));
+        let told = || {
+            let scene = Scene {
+                table: &table,
+                health: &health,
+                live: &live,
+                drains: &drains,
+                recent: &recent,
+                names: &names,
+                now,
+                wall,
+            };
+            explain(&table, Some(&scene), &ask("m-1"), wall).unwrap()["candidates"].clone()
+        };
+        let states = |told: &Value| {
+            let list = told.as_array().unwrap().iter();
+            let line = |c: &Value| {
+                let [upstream, credential, state] =
+                    ["upstream", "credential", "state"].map(|k| c[k].as_str().unwrap().to_owned());
+                format!("{upstream}/{credential} {state}{}", if c["asked_now"] == true { " <" } else { "" })
+            };
+            list.map(line).collect::<Vec<_>>()
+        };
+        assert_eq!(states(&told()), ["a/one good <", "a/two good", "b/ good"]);
+        let until = now.after(Span::from_secs(60));
+        let (upstream, credential) = ("a".into(), Some("one".into()));
+        drains.put(vec![Drain { upstream, credential, until, since: wall, by: Text::EMPTY }]);
+        drains.apply(&table, &health);
+        health.credential(CredentialSlot(1)).unwrap().refused.set(until);
+        let after = told();
+        assert_eq!(states(&after), ["a/one drained", "a/two credential_refused", "b/ good <"]);
+        assert_eq!(after[0]["until"], "1970-01-01T00:01:00.000Z");
+        for _ in 0..100 {
+            health.upstream(UpstreamSlot(1)).unwrap().breaker.failed(now);
+        }
+        assert_eq!(
+            states(&told()),
+            ["a/one drained", "a/two credential_refused <", "b/ open"],
+            "the last one standing"
+        );
+    }
+}
