@@ -138,6 +138,10 @@ failures! {
     Draining: Gateway "draining" [503 503 503 503] "api_error" Some(true);
     /// A fault of forebay's own.
     Internal: Gateway "internal" [500 500 500 500] "api_error" None;
+    /// Every upstream of the model is taken out of service by the operator.
+    UpstreamsOut: Gateway "upstreams_out" [503 503 503 503] "api_error" Some(true);
+    /// Every upstream that may answer is at its limits, or overloaded.
+    UpstreamsBusy: Upstream "upstreams_busy" [429 429 429 429] "rate_limit_error" Some(true);
     /// The upstream's host name has no address (yet).
     NameUnresolved: Upstream "name_unresolved" [502 502 502 502] "api_error" None;
     /// The upstream's host name leads only to addresses that are not connected to: private ones of a public name, a
@@ -166,6 +170,8 @@ failures! {
     UpstreamMoved: Upstream "upstream_moved" [502 502 502 502] "api_error" Some(false);
     /// The upstream refused the credential that forebay holds; never the developer's fault (R16).
     CredentialRefused: Upstream "credential_refused" [502 502 502 502] "api_error" Some(false);
+    /// The upstream answered with an error in a success's clothes, or with what is no answer of its API at all.
+    AnswerUnusable: Upstream "answer_unusable" [502 502 502 502] "api_error" None;
     /// The answer broke off. The client is told by an error event or an aborted body.
     AnswerBroken: Upstream "answer_broken" [502 502 502 502] "api_error" None;
     /// The answer fell silent for too long.

@@ -1,3 +1,4 @@
 //! What the bodies and events of each API family mean. Pure: bytes in, values and bytes out.
 
 pub mod anthropic;
+pub mod late;

@@ -30,12 +30,14 @@ use std::{
 /// After a longer silence a request is not sent again.
 const REPLAY_MAX: Span = Span::from_secs(2);
 
-/// What is to be sent, and where.
+/// What is to be sent, where, and how long to wait for an answer.
 pub struct Order<'a> {
     slot: UpstreamSlot,
     upstream: &'a Upstream,
+    credential: usize,
     head: Segment,
     asks_for_head_only: bool,
+    until: Mono,
 }
 
 /// An upstream's answer, as far as its head.
@@ -59,27 +61,27 @@ pub struct Answered<O: Outbox> {
 }
 
 impl<'a> Order<'a> {
-    /// The request of `head`, for an upstream of `table`.
+    /// The request of `head` for an upstream of `table`, with the credential at `credential` of its pool; given up at
+    /// `until` if no answer has begun.
     ///
     /// # Errors
     /// `Internal` when the table has no such upstream; a plan names only its own table's.
     pub fn new(
         table: &'a Table,
-        slot: UpstreamSlot,
+        (slot, credential): (UpstreamSlot, usize),
         door: Door,
-        head: &RequestHead,
-        bytes: &[u8],
+        (head, bytes): (&RequestHead, &[u8]),
         body: &Body,
+        until: Mono,
     ) -> Result<Order<'a>, Failure> {
         let incomplete = || Failure::new(Kind::Internal, "the upstream of this plan is incomplete. Report this.");
         let upstream = table.upstream(slot).ok_or_else(incomplete)?;
-        let credential = upstream.credentials.first().map_or(&b""[..], |credential| credential.header.as_bytes());
         let announced = ["content-length", "transfer-encoding"].iter().any(|name| head.field(bytes, name).is_some());
         let forward = Forward {
             target: head.path_and_query(bytes),
             base_path: &upstream.base_path,
             host: &upstream.host_header,
-            credential,
+            credential: upstream.credential_line(credential),
             body_bytes: (announced || door.peeks()).then_some(body.bytes),
             decoded: body.decoded,
             identity: door.peeks(),
@@ -87,6 +89,8 @@ impl<'a> Order<'a> {
         Ok(Order {
             slot,
             upstream,
+            credential,
+            until,
             head: edits::request_head(head, bytes, &forward),
             asks_for_head_only: head.method.of(bytes) == b"HEAD",
         })
@@ -114,7 +118,8 @@ pub async fn attempt<R: Runtime>(
 ) -> Result<Answered<R::Outbox>, Stop> {
     story.record.upstream = Some(Arc::clone(&order.upstream.name));
     story.record.upstream_slot = Some(order.slot);
-    story.record.credential = order.upstream.credentials.first().map(|credential| Arc::clone(&credential.name));
+    story.record.credential =
+        order.upstream.credentials.get(order.credential).map(|credential| Arc::clone(&credential.name));
     let counters = shard.core.counters.upstream(order.slot);
     let live = shard.live();
     let pooled = shard.pool.borrow_mut().take(order.slot, live.addresses_of(order.slot), shard.rt.now());
@@ -149,7 +154,7 @@ async fn connect<R: Runtime>(
     let addresses = live.addresses_of(order.slot);
     // On the heap: it is as large as the rest of the exchange, and most exchanges reuse a connection.
     let dialling = Box::pin(dial(&shard.rt, &endpoint, addresses));
-    let until = story.until;
+    let until = order.until;
     let result = match watched(&shard.rt, &mut client.inbound, until, dialling).await {
         Watched::Done(result) => result,
         Watched::ClientGone => return Err(Stop::ClientGone),
@@ -184,7 +189,7 @@ async fn on_connection<R: Runtime>(
     let sent = send(shard, client, order, body, &mut conn, &mut early, story).await?;
     let sent_at = shard.rt.now();
     let request_sent = matches!(sent, Sent::Whole);
-    let mut answered = match read_head(shard, client, order, conn, early, story.until).await {
+    let mut answered = match read_head(shard, client, order, conn, early).await {
         Err(Failed::Silent(failure)) if !may_replay(&sent, shard.rt.now().since(sent_at)) => {
             return Err(Failed::Over(Stop::Failed(failure)));
         }
@@ -265,7 +270,7 @@ async fn send_segment<R: Runtime>(
     story: &Story,
     segment: Segment,
 ) -> Result<(Sent, Option<Segment>), Failed> {
-    let until = shard.rt.now().after(story.table.patience.send).min(story.until);
+    let until = shard.rt.now().after(story.table.patience.send).min(order.until);
     let Conn { inbound, outbound, .. } = conn;
     let mut write = pin!(outbound.write(segment));
     let mut ended = false;
@@ -326,7 +331,6 @@ async fn read_head<R: Runtime>(
     order: &Order<'_>,
     mut conn: Conn<R::Outbox>,
     early: Option<Segment>,
-    until: Mono,
 ) -> Result<Answered<R::Outbox>, Failed> {
     let over = |kind, what: &str| Failed::Over(Stop::Failed(failed(order, kind, what)));
     let (mut head, mut bytes, mut interim) = (ResponseHead::new(), early, 0);
@@ -351,7 +355,7 @@ async fn read_head<R: Runtime>(
                 }
             }
         }
-        match watched(&shard.rt, &mut client.inbound, until, conn.inbound.next()).await {
+        match watched(&shard.rt, &mut client.inbound, order.until, conn.inbound.next()).await {
             Watched::Done(Read::Data(more)) => bytes = Some(super::client::joined(bytes, more)),
             Watched::Done(Read::End | Read::Failed(_)) => {
                 let failure = failed(order, Kind::UpstreamClosed, "closed the connection without an answer");

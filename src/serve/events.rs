@@ -1,7 +1,15 @@
 //! The events of one stream on its way: what can be sent is whole events, and how far they have come decides how a break
 //! is told. No I/O.
 
-use crate::{base::bounds::EVENT_BYTES_MAX, dialect::anthropic::Progress, rt::Segment, wire::EventScanner};
+use crate::{
+    base::bounds::EVENT_BYTES_MAX,
+    dialect::{
+        anthropic::{Fault, LATE, Progress},
+        late::{Moment, Telling, telling},
+    },
+    rt::Segment,
+    wire::EventScanner,
+};
 
 /// The events of a stream, as far as they have come.
 #[derive(Default)]
@@ -17,21 +25,39 @@ pub struct Events {
 }
 
 impl Events {
+    /// Content has come: the answer can no longer be another's.
+    pub fn are_committed(&self) -> bool {
+        self.progress.committed || self.split
+    }
+
+    /// What an error event told that came before any content.
+    pub fn early_fault(&self) -> Option<Fault> {
+        self.progress.fault.filter(|_| !self.are_committed())
+    }
+
+    /// Whether an event of forebay's own can go out now: the output stands at a border, and more is to come.
+    pub fn can_ping(&self) -> bool {
+        !self.split && !self.progress.ended
+    }
+
     /// Whether the client can be told of a break inside the stream, and whether it has to be.
     pub fn told(&self) -> Telling {
-        match (self.split, self.progress) {
-            (_, Progress { ended: true, .. }) => Telling::Complete,
-            // After a finished block Claude Code keeps what it has, and an error event would make it start over (R44).
-            (false, Progress { block_finished: false, .. }) => Telling::Event,
-            _ => Telling::Silence,
-        }
+        let moment = match (self.split, self.progress) {
+            (_, Progress { ended: true, .. }) => Moment::Ended,
+            (true, _) => Moment::MidEvent,
+            (false, Progress { stop_told: true, .. }) => Moment::AfterStop,
+            (false, Progress { block_finished: true, .. }) => Moment::AfterBlock,
+            (false, _) => Moment::BeforeBlock,
+        };
+        telling(LATE, moment)
     }
 
     /// At the end of the upstream's bytes: whether they were a whole stream.
     pub fn are_whole(&mut self) -> bool {
         let mut partial = self.partial.is_some() || self.split;
         if self.scanner.finish() {
-            self.progress.saw(self.scanner.name());
+            let event = self.partial.as_ref().map_or(&[][..], Segment::live);
+            self.progress.saw(self.scanner.name(), event);
             self.count += 1;
             partial = false;
         }
@@ -47,7 +73,10 @@ impl Events {
         };
         let (mut at, mut border) = (held, 0);
         while let Some(end) = self.scanner.next(all.live(), at) {
-            self.progress.saw(self.scanner.name());
+            // Of an event that went out in parts there is only the end here, which tells nothing.
+            let event =
+                if self.split && border == 0 { &[][..] } else { all.live().get(border..end).unwrap_or_default() };
+            self.progress.saw(self.scanner.name(), event);
             self.count += 1;
             (at, border) = (end, end);
         }
@@ -77,17 +106,6 @@ pub fn append(mut held: Segment, more: &Segment) -> Segment {
     }
     held.extend(more.live());
     held
-}
-
-/// How a broken stream is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Telling {
-    /// By an error event.
-    Event,
-    /// By a body without its end.
-    Silence,
-    /// Cleanly: the last event that the client waits for has come.
-    Complete,
 }
 
 #[cfg(test)]
@@ -124,6 +142,8 @@ mod tests {
         let mut events = Events::default();
         events.take(Segment::copy_of(b"event: content_block_stop\n\n"));
         assert_eq!(events.told(), Telling::Silence);
+        events.take(Segment::copy_of(b"event: message_delta\n\n"));
+        assert_eq!(events.told(), Telling::Stop);
         events.take(Segment::copy_of(b"event: message_stop\n\n"));
         assert_eq!(events.told(), Telling::Complete);
         assert!(events.are_whole());

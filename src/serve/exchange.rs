@@ -1,26 +1,27 @@
 //! **The story of one exchange**, from a request's head to the end of its answer:
-//! table, door, caller, gate, body, peek, plan, attempt, verdict, relay, record.
+//! table, door, caller, gate, body, peek, route, course, settle, record.
 //!
 //! Every phase and its outcome is matched here; each phase decides in a function of its own.
 
 use super::{
     answer::{self, Reply},
-    attempt::{self, Answered, Order},
+    attempt::Answered,
     body::{self, Body, Reading, Unread},
     client::Client,
+    course::{Route, course},
     gate::{self, Door},
     models,
     relay::{self, Outcome, Relayed},
     shard::Shard,
-    splice::splice,
     watch::watched,
 };
 use crate::{
     auth,
-    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span, UpstreamSlot},
+    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span},
     rt::{Outbox, Runtime},
     table::Table,
     telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
+    upstream::Demand,
     wire::{RequestHead, Version},
 };
 use std::{future::pending, sync::Arc};
@@ -28,6 +29,9 @@ use std::{future::pending, sync::Arc};
 /// How long a client may take in what it was sent, before the connection's end shows it that no more comes. A body that
 /// fails takes with it what its reader has not fetched yet: Claude Code lost a finished block so, on a busy machine.
 const TAKE_IN_MAX: Span = Span::from_ms(250);
+
+/// A rough measure of a prompt from its bytes, before anything has been counted.
+const BYTES_PER_LLM_TOKEN: u64 = 4;
 
 /// What becomes of the client's connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,13 +136,8 @@ async fn tell<R: Runtime>(
     };
     story.has_body(&body, shard.rt.now());
     story.until = shard.rt.now().after(patience(&table, &client.head, client.head_bytes.live()));
-    let upstream = plan(&table, caller, door, &mut body, story)?;
-    let order = Order::new(&table, upstream, door, &client.head, client.head_bytes.live(), &body)?;
-    let answered = attempt::attempt(shard, client, &order, &mut body, story).await?;
-    // An answer may take minutes; nothing of the request is needed for it.
-    drop((order, body));
-    verdict(answered.head.status, story)?;
-    let relayed = relay::relay(shard, client, answered, story).await;
+    let route = route(&table, caller, door, &body, story)?;
+    let relayed = course(shard, client, (door, route), &mut body, story).await?;
     settle(shard, client, &relayed, story).await
 }
 
@@ -158,6 +157,7 @@ async fn settle<R: Runtime>(
             Ok(goes_on)
         }
         Outcome::Untold(kind) => Err(Stop::Failed(relay::broke(kind, story))),
+        Outcome::Early(_) => Err(Stop::Failed(relay::broke(Kind::AnswerUnusable, story))),
         Outcome::Told(kind) => {
             story.fails(kind);
             Ok(goes_on)
@@ -187,14 +187,8 @@ fn patience(table: &Table, head: &RequestHead, bytes: &[u8]) -> Span {
     table.patience.first_byte.min(said)
 }
 
-/// Where the request goes. An alias is put into the body here, and nowhere else is a body touched.
-fn plan(
-    table: &Table,
-    caller: CallerSlot,
-    door: Door,
-    body: &mut Body,
-    story: &mut Story,
-) -> Result<UpstreamSlot, Failure> {
+/// Where the request may go.
+fn route(table: &Table, caller: CallerSlot, door: Door, body: &Body, story: &mut Story) -> Result<Route, Failure> {
     if !door.peeks() {
         let closed = || {
             Failure::new(
@@ -202,9 +196,10 @@ fn plan(
                 "no upstream is open to your key. Ask the operator which ones your team may use.",
             )
         };
-        return table.passthrough_upstream(caller).ok_or_else(closed);
+        return table.passthrough_upstream(caller).map(Route::Fixed).ok_or_else(closed);
     }
-    let Some(model) = body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()) else {
+    let peeked = body.peeked.as_ref();
+    let Some(model) = peeked.and_then(|peeked| peeked.model.as_ref()) else {
         return Err(Failure::new(
             Kind::BodyUnreadable,
             "the request's body names no `model`. Add one, for example `claude-sonnet-5`.",
@@ -212,40 +207,12 @@ fn plan(
     };
     story.record.model = Text::new(model.text.as_bytes());
     let plan = table.resolve(caller, &model.text).map_err(|refusal| table.refuse(caller, &model.text, refusal))?;
-    let target = plan
-        .candidates(table)
-        .next()
-        .ok_or_else(|| Failure::new(Kind::Internal, "a plan without a candidate. Report this."))?;
-    let (upstream, at) = (target.upstream, model.at.clone());
-    if let Some(id) = &target.model {
-        let replaced = splice(&mut body.segments, at, format!("\"{id}\"").as_bytes());
-        body.bytes = body.bytes.saturating_add_signed(replaced);
-    }
-    Ok(upstream)
-}
-
-/// What an answer's status means before the client sees it.
-fn verdict(status: u16, story: &Story) -> Result<(), Failure> {
-    match status {
-        // The developer's own key was good, so this must not look like its refusal (R16).
-        401 | 403 => {
-            let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
-            Err(Failure::new(
-                Kind::CredentialRefused,
-                format!(
-                    "{upstream} refused (HTTP {status}) the credential that forebay holds for it; your own key is fine. The operator has to look at that credential."
-                ),
-            ))
-        }
-        300..=303 | 305..=399 => {
-            let upstream = story.record.upstream.as_deref().unwrap_or("the upstream");
-            let text = format!(
-                "{upstream} answered with a redirect (HTTP {status}). The operator has to correct its `base_url`."
-            );
-            Err(Failure::new(Kind::UpstreamMoved, text))
-        }
-        _ => Ok(()),
-    }
+    let demand = Demand {
+        input: body.bytes / BYTES_PER_LLM_TOKEN,
+        output_max: peeked.and_then(|peeked| peeked.max_tokens).unwrap_or_default(),
+        ..Demand::default()
+    };
+    Ok(Route::Model { plan, demand, conversation: None })
 }
 
 /// Sends an answer of forebay's own.

@@ -7,12 +7,15 @@ pub mod attempt;
 pub mod body;
 pub mod client;
 pub mod connection;
+pub mod course;
 pub mod drain;
 pub mod edits;
 mod events;
 pub mod exchange;
 pub mod gate;
+mod hold;
 pub mod models;
+mod outcome;
 pub mod relay;
 pub mod shard;
 #[cfg(test)]

@@ -2,22 +2,28 @@
 //!
 //! The payload's bytes pass untouched; the framing is ours. A stream is cut into chunks at the borders of its events,
 //! so that what the client has got always ends at a border, where an error event can follow. An answer that breaks
-//! off never ends cleanly (R40): an error event, or a body without its end.
+//! off never ends cleanly (R40): an error event, or a body without its end. Before its first content has come, nothing
+//! is sent as long as another candidate could answer instead (`hold`).
 
 use super::{
     answer::{STAMP_BYTES_MAX, failure_text, stamp, status_line},
     attempt::Answered,
+    body::Body,
     client::Client,
     drain::Stage,
     edits::{answer_fields, push_number},
-    events::{Events, Telling, append},
+    events::{Events, append},
     exchange::Story,
+    hold::Hold,
     shard::Shard,
     watch::{Ticker, Watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, bounds::READ_BYTES_MIN},
-    dialect::anthropic,
+    base::{Failure, Kind, Mono, Origin, Span, bounds::READ_BYTES_MIN},
+    dialect::{
+        anthropic::{self, Fault},
+        late::Telling,
+    },
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
     table::Patience,
@@ -28,6 +34,9 @@ use std::{
     pin::pin,
     task::Poll,
 };
+
+/// A stream that is silent for so long gets a ping: proxies on the client's side close what seems dead.
+const PING_AFTER: Span = Span::from_secs(15);
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +57,8 @@ enum Broken {
     ClientGone,
     ClientStalled,
     Answer(Kind),
+    /// It told of an error before any content, while another candidate could still answer.
+    Early(Fault),
 }
 
 /// How a relay came out.
@@ -57,6 +68,8 @@ pub enum Outcome {
     Complete,
     /// The answer broke before anything of it was sent: the client can be told in so many words.
     Untold(Kind),
+    /// The answer was an error in a success's clothes, and nothing of it was sent.
+    Early(Fault),
     /// The answer broke, and what the client has got ends well all the same: with an error event, or because nothing
     /// that it waits for was missing.
     Told(Kind),
@@ -78,11 +91,14 @@ pub struct Relayed {
     pub ends_by_close: bool,
 }
 
-/// Passes the answer on to its end.
+/// Passes the answer on to its end. With `may_leave`, what comes before the first content is held back, and an answer
+/// that fails until then has left no trace with the client. The `body` of the request goes when the answer is committed.
 pub async fn relay<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
     answered: Answered<R::Outbox>,
+    body: &mut Body,
+    may_leave: bool,
     story: &mut Story,
 ) -> Relayed {
     let frame = frame(client, &answered);
@@ -90,7 +106,7 @@ pub async fn relay<R: Runtime>(
     let reads_events = story.note_answer(&answered, shard.rt.now()) && frame == Frame::Chunks;
     let head = render_head(&answered, story, frame, closes);
     let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
-    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, bytes, .. } = answered;
+    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, bytes, arrived } = answered;
     drop(bytes);
     let mut flow = Flow {
         patience: story.table.patience,
@@ -98,6 +114,11 @@ pub async fn relay<R: Runtime>(
         gone: &mut client.inbound,
         to: &mut client.outbound,
         request: &mut client.head_bytes,
+        body,
+        hold: may_leave.then(|| Hold::since(arrived)),
+        early: None,
+        whole: false,
+        committed: None,
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
         events: reads_events.then(Events::default),
@@ -109,12 +130,17 @@ pub async fn relay<R: Runtime>(
         Ok(()) => Outcome::Complete,
         Err(Broken::ClientGone) => Outcome::ClientGone,
         Err(Broken::ClientStalled) => Outcome::ClientStalled,
+        Err(Broken::Early(fault)) => Outcome::Early(fault),
         Err(Broken::Answer(kind)) if flow.head.is_some() => Outcome::Untold(kind),
         Err(Broken::Answer(kind)) if flow.tell_break(shard, kind, story).await => Outcome::Told(kind),
         Err(Broken::Answer(kind)) => Outcome::Cut(kind),
     };
     story.record.bytes_out = flow.payload_bytes;
     story.record.events = flow.events.as_ref().map_or(0, |events| events.count);
+    if let Some(at) = flow.committed {
+        story.record.commit_us = at.since(story.started).as_us();
+        story.record.first_byte_us = story.record.commit_us;
+    }
     let reusable = outcome == Outcome::Complete && !flow.surplus && request_sent && upstream_head.keep_alive;
     drop(flow);
     if reusable {
@@ -169,6 +195,16 @@ struct Flow<'a, O: Outbox> {
     to: &'a mut Outbound<O>,
     /// The head of the request; of no use once that of the answer has left.
     request: &'a mut Segment,
+    /// The body of the request; likewise.
+    body: &'a mut Body,
+    /// What is kept back, as long as another candidate could answer instead.
+    hold: Option<Hold>,
+    /// What went wrong before any content.
+    early: Option<Fault>,
+    /// All of the answer has come.
+    whole: bool,
+    /// When the answer's head left.
+    committed: Option<Mono>,
     decoder: BodyDecoder,
     frame: Frame,
     events: Option<Events>,
@@ -197,7 +233,8 @@ impl<O: Outbox> Flow<'_, O> {
             match read {
                 Read::Data(segment) => {
                     let out = self.process(segment)?;
-                    self.write(shard, &mut ticker, out).await?;
+                    self.whole = self.decoder.is_done();
+                    self.pass(shard, &mut ticker, out).await?;
                 }
                 Read::End => {
                     self.decoder.eof().map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
@@ -206,37 +243,85 @@ impl<O: Outbox> Flow<'_, O> {
                         return Err(Broken::Answer(Kind::AnswerBroken));
                     }
                     let out = self.last(None);
-                    self.write(shard, &mut ticker, out).await?;
-                    self.surplus = true;
-                    return Ok(());
+                    (self.whole, self.surplus) = (true, true);
+                    return self.pass(shard, &mut ticker, out).await;
                 }
                 Read::Failed(_) => return Err(Broken::Answer(Kind::AnswerBroken)),
             }
         }
         // Answers of length 0 come here with their head unsent, and with whatever came behind it.
         self.surplus |= arrived.is_some();
-        self.write(shard, &mut ticker, None).await
+        self.whole = true;
+        self.pass(shard, &mut ticker, None).await
     }
 
-    /// The next read from the upstream. A head that waits for company leaves when there is none.
+    /// Sends what has come, or keeps it back as long as the answer can still become another's.
+    async fn pass<R: Runtime<Outbox = O>, F: Future<Output = ()>>(
+        &mut self,
+        shard: &Shard<R>,
+        ticker: &mut Ticker<'_, F>,
+        out: Option<Segment>,
+    ) -> Result<(), Broken> {
+        let Some(hold) = &mut self.hold else { return self.write(shard, ticker, out).await };
+        if let Some(out) = out {
+            hold.keep(out);
+        }
+        if let Some(fault) = self.early.filter(|fault| *fault != Fault::Request) {
+            return Err(Broken::Early(fault));
+        }
+        let has_content = self.events.as_ref().is_some_and(Events::are_committed);
+        if !(has_content || self.whole || hold.is_full() || shard.rt.now() >= hold.until) {
+            return Ok(());
+        }
+        self.commit(shard, ticker).await
+    }
+
+    /// From here on the answer is this one and no other.
+    async fn commit<R: Runtime<Outbox = O>, F: Future<Output = ()>>(
+        &mut self,
+        shard: &Shard<R>,
+        ticker: &mut Ticker<'_, F>,
+    ) -> Result<(), Broken> {
+        let kept = self.hold.take().and_then(Hold::release);
+        self.write(shard, ticker, kept).await
+    }
+
+    /// The next read from the upstream. A head that waits for company leaves when there is none, and a silent stream is
+    /// given signs of life.
     async fn next<R: Runtime<Outbox = O>, F: Future<Output = ()>>(
         &mut self,
         shard: &Shard<R>,
         ticker: &mut Ticker<'_, F>,
     ) -> Result<Read, Broken> {
-        if self.head.is_some() {
+        if self.head.is_some() && self.hold.is_none() {
             if let Poll::Ready(read) = poll_fn(|cx| Poll::Ready(self.from.poll_next(cx))).await {
                 return Ok(read);
             }
             self.write(shard, ticker, None).await?;
         }
-        let until = shard.rt.now().after(self.patience.idle);
-        let from = &mut *self.from;
-        match ticker.watch(shard, self.gone, until, poll_fn(|cx| from.poll_next(cx))).await {
-            Watched::Done(read) => Ok(read),
-            Watched::ClientGone => Err(Broken::ClientGone),
-            Watched::TimeUp if shard.drain.stage() == Stage::Ending => Err(Broken::Answer(Kind::Draining)),
-            Watched::TimeUp => Err(Broken::Answer(Kind::AnswerIdle)),
+        let mut now = shard.rt.now();
+        let silent_until = now.after(self.patience.idle);
+        loop {
+            let until = match &self.hold {
+                Some(hold) => hold.until,
+                None if self.events.as_ref().is_some_and(Events::can_ping) => now.after(PING_AFTER),
+                None => silent_until,
+            };
+            let from = &mut *self.from;
+            let work = poll_fn(|cx| from.poll_next(cx));
+            match ticker.watch(shard, self.gone, until.min(silent_until), work).await {
+                Watched::Done(read) => return Ok(read),
+                Watched::ClientGone => return Err(Broken::ClientGone),
+                Watched::TimeUp if shard.drain.stage() == Stage::Ending => return Err(Broken::Answer(Kind::Draining)),
+                Watched::TimeUp => now = shard.rt.now(),
+            }
+            if now >= silent_until {
+                return Err(Broken::Answer(Kind::AnswerIdle));
+            }
+            match self.hold {
+                Some(_) => self.commit(shard, ticker).await?,
+                None => self.write(shard, ticker, Some(self.framed(Segment::copy_of(anthropic::PING)))).await?,
+            }
         }
     }
 
@@ -245,11 +330,21 @@ impl<O: Outbox> Flow<'_, O> {
         let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
         self.surplus |= stripped.consumed < segment.len();
         segment.narrow(stripped.payload);
+        let begins = self.payload_bytes == 0;
         self.payload_bytes += segment.len() as u64;
         let payload = match &mut self.events {
             _ if segment.is_empty() => None,
-            None => Some(segment),
-            Some(events) => events.take(segment),
+            None => {
+                if self.hold.is_some() && begins && anthropic::is_error(segment.live()) {
+                    self.early = Some(anthropic::fault(segment.live()));
+                }
+                Some(segment)
+            }
+            Some(events) => {
+                let payload = events.take(segment);
+                self.early = events.early_fault();
+                payload
+            }
         };
         if self.decoder.is_done() {
             // The next read stands until the next answer, perhaps for long.
@@ -294,7 +389,9 @@ impl<O: Outbox> Flow<'_, O> {
         payload: Option<Segment>,
     ) -> Result<(), Broken> {
         if self.head.is_some() {
-            *self.request = Segment::none();
+            // An answer may take minutes; nothing of the request is needed for it.
+            (*self.request, *self.body) = (Segment::none(), Body::default());
+            self.committed = Some(shard.rt.now());
         }
         let mut queue = [self.head.take(), payload];
         if let [Some(head), Some(payload)] = &mut queue
@@ -326,7 +423,12 @@ impl<O: Outbox> Flow<'_, O> {
         if let Some(events) = &mut self.events {
             events.partial = None;
         }
-        let event = (telling == Telling::Event).then(|| Segment::copy_of(break_event(kind, story).as_bytes()));
+        let event = match telling {
+            Telling::Event => Some(Segment::copy_of(break_event(kind, story).as_bytes())),
+            // Why the answer ends has been told; the client waits for nothing but this.
+            Telling::Stop => Some(Segment::copy_of(anthropic::MESSAGE_STOP)),
+            Telling::Silence | Telling::Complete => None,
+        };
         let out = self.last(event);
         self.write(shard, &mut ticker, out).await.is_ok()
     }

@@ -1,8 +1,37 @@
 //! Replacing one span of a body that lies in segments. Everything else keeps its bytes, and all but one segment their
 //! place.
 
+use super::body::Body;
 use crate::rt::Segment;
 use std::ops::Range;
+
+/// Puts `id` in the place of the model's name in the body; `None` puts back what the client wrote. `wrote` keeps that.
+pub fn name_model(body: &mut Body, id: Option<&str>, wrote: &mut Option<Vec<u8>>) {
+    let Some(model) = body.peeked.as_mut().and_then(|peeked| peeked.model.as_mut()) else { return };
+    let new = match (id, &*wrote) {
+        (None, None) => return,
+        (None, Some(wrote)) => wrote.clone(),
+        (Some(id), _) => format!("\"{id}\"").into_bytes(),
+    };
+    if wrote.is_none() {
+        *wrote = Some(copied(&body.segments, &model.at));
+    }
+    let grew = splice(&mut body.segments, model.at.clone(), &new);
+    model.at.end = model.at.start + new.len() as u64;
+    body.bytes = body.bytes.saturating_add_signed(grew);
+}
+
+/// The bytes at `range`.
+fn copied(segments: &[Segment], range: &Range<u64>) -> Vec<u8> {
+    let (mut out, mut at) = (Vec::new(), 0_u64);
+    for segment in segments {
+        let len = segment.len() as u64;
+        let (from, to) = (range.start.clamp(at, at + len) - at, range.end.clamp(at, at + len) - at);
+        out.extend_from_slice(segment.live().get(from as usize..to as usize).unwrap_or_default());
+        at += len;
+    }
+    out
+}
 
 /// Puts `replacement` in the place of the bytes at `range` (offsets into the whole body); says by how much the body
 /// grew.
@@ -42,6 +71,35 @@ pub fn splice(segments: &mut Vec<Segment>, range: Range<u64>, replacement: &[u8]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A body read whole, its model peeked.
+    fn body(pieces: &[&[u8]]) -> Body {
+        let mut scan = crate::wire::FieldScan::new();
+        for piece in pieces {
+            scan.feed(piece).unwrap();
+        }
+        let segments = pieces.iter().map(|piece| Segment::copy_of(piece)).collect();
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Body { segments, bytes, peeked: Some(scan.finish().unwrap()), ..Body::default() }
+    }
+
+    fn text(body: &Body) -> String {
+        assert_eq!(body.bytes, body.segments.iter().map(|segment| segment.len() as u64).sum::<u64>());
+        body.segments.iter().map(|segment| String::from_utf8_lossy(segment.live()).into_owned()).collect()
+    }
+
+    #[test]
+    fn each_candidate_is_asked_for_its_own_name_and_the_last_for_the_clients() {
+        let (mut body, mut wrote) = (body(&[b"{\"max_tokens\":1,\"model\": \"so", b"n\\u006eet\", \"x\":[]}"]), None);
+        name_model(&mut body, None, &mut wrote);
+        assert_eq!(text(&body), r#"{"max_tokens":1,"model": "son\u006eet", "x":[]}"#);
+        name_model(&mut body, Some("a-much-longer-name"), &mut wrote);
+        assert_eq!(text(&body), r#"{"max_tokens":1,"model": "a-much-longer-name", "x":[]}"#);
+        name_model(&mut body, Some("b"), &mut wrote);
+        assert_eq!(text(&body), r#"{"max_tokens":1,"model": "b", "x":[]}"#);
+        name_model(&mut body, None, &mut wrote);
+        assert_eq!(text(&body), r#"{"max_tokens":1,"model": "son\u006eet", "x":[]}"#, "as the client wrote it");
+    }
 
     proptest! {
         #[test]

@@ -169,6 +169,18 @@ fn state(view: &View<'_>, candidate: &Candidate, now: Mono) -> State {
     }
 }
 
+/// Whether `choose` would find somebody besides those in `tried`; claims nothing.
+pub fn left(view: &View<'_>, tried: &Tried, now: Mono) -> bool {
+    tried.len() < TRIES_MAX
+        && view.plan.numbered(view.table).any(|(target, at)| {
+            let pool = view.table.upstream(target.upstream).map_or(0, crate::table::Upstream::pool_len);
+            (0..pool).filter_map(|place| candidate(view, target, at, place)).any(|candidate| {
+                !tried.has(candidate.upstream, candidate.credential)
+                    && matches!(state(view, &candidate, now), State::Good)
+            })
+        })
+}
+
 /// Where the conversation is warm, if that is still so.
 pub fn warm(view: &View<'_>, now: Mono) -> Option<Warm> {
     view.health.affinity.find(view.conversation?, now)

@@ -124,6 +124,7 @@ pub struct Health {
 
 impl Health {
     /// Room for every slot of `table`, and what was known before.
+    #[must_use]
     pub fn grown_for(&self, table: &Table) -> Health {
         let mut grown = self.clone();
         let upstreams = table.upstream_slots_len().max(grown.upstreams.len());

@@ -18,6 +18,19 @@ pub enum Effect {
     Upstream,
 }
 
+impl Effect {
+    /// As it stands in logs and metrics.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Effect::Works => "passed_over",
+            Effect::Nothing => "nothing",
+            Effect::Credential => "credential_refused",
+            Effect::Class => "no_room",
+            Effect::Upstream => "upstream_failed",
+        }
+    }
+}
+
 /// One row: the statuses that it is for, what the body must hold, and what follows.
 #[derive(Debug)]
 pub struct Row {

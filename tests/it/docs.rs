@@ -2,7 +2,13 @@
 
 use forebay::{
     base::failure::TABLE,
+    dialect::{
+        anthropic::LATE,
+        late::{Moment, Telling},
+    },
     serve::edits::{Action, Direction, EDITS},
+    table::Verdict,
+    upstream::verdict::{self, Effect},
 };
 use std::{fmt::Write, path::Path};
 
@@ -60,4 +66,55 @@ fn failures() {
     }
     text.push_str("\n`client_gone` and `client_stalled` are logged and counted, never sent.\n");
     same_as_file("failures.md", &text);
+}
+
+#[test]
+fn verdicts() {
+    let mut text = String::from(
+        "# Verdicts\n\n\
+         What an upstream's answer means, as long as nothing of it has been sent to the client. The first row that fits holds;\n\
+         an upstream's own `verdicts` go before it. What is done besides: docs/failover.md.\n\n\
+         | status | body holds | the request | is held against | why |\n|---|---|---|---|---|\n",
+    );
+    for row in verdict::TABLE {
+        let (from, to) = row.statuses;
+        let status = if from == to { from.to_string() } else { format!("{from}-{to}") };
+        let body = if row.body.is_empty() { String::new() } else { format!("`{}`", row.body) };
+        let request = match row.verdict {
+            Verdict::Deliver => "is answered by it",
+            Verdict::Next | Verdict::CoolAndNext => "goes to the next candidate",
+        };
+        let against = match row.effect {
+            Effect::Works | Effect::Nothing => "nobody",
+            Effect::Credential => "the credential",
+            Effect::Class => "the credential, for this class of models",
+            Effect::Upstream => "the upstream",
+        };
+        writeln!(text, "| {status} | {body} | {request} | {against} | {} |", row.reason).unwrap();
+    }
+    text.push_str(
+        "\nNo answer at all (no address, refused, timed out, TLS, closed, not HTTP) is held against the upstream, and the\n\
+         request goes to the next candidate. So does a success that is no answer of the API: a web page, an error document, an error\n\
+         event before any content, a stream or document that breaks before the commit point.\n\n\
+         ## Later than that\n\n\
+         Once something was sent, nobody else is asked, and the client is told in the form that makes it do the right thing.\n\n\
+         | the stream broke | it ends | why |\n|---|---|---|\n",
+    );
+    for row in LATE {
+        let moment = match row.moment {
+            Moment::BeforeBlock => "before a block of text or a tool call had ended",
+            Moment::AfterBlock => "after one had",
+            Moment::AfterStop => "after `message_delta`, before `message_stop`",
+            Moment::Ended => "after `message_stop`",
+            Moment::MidEvent => "inside an event of more than 16 KiB",
+        };
+        let telling = match row.telling {
+            Telling::Event => "with an error event",
+            Telling::Silence => "without an end: the connection breaks",
+            Telling::Stop => "with a `message_stop` of forebay's",
+            Telling::Complete => "well",
+        };
+        writeln!(text, "| {moment} | {telling} | {} |", row.reason).unwrap();
+    }
+    same_as_file("verdicts.md", &text);
 }

@@ -15,6 +15,7 @@ mod drain;
 mod edges;
 mod egress;
 mod exchange;
+mod failover;
 mod health;
 mod reload;
 mod requests;

@@ -1,0 +1,341 @@
+//! The course of one request over its candidates: who is asked, what each answer means, and who is asked next, until an
+//! answer is the client's. Once a byte of an answer has left for the client, nobody else is asked (R44).
+//!
+//! Choosing and judging are `upstream`'s; asking is `attempt`'s; passing on is `relay`'s.
+
+use super::{
+    attempt::{self, Answered, Order},
+    body::Body,
+    client::Client,
+    exchange::{Stop, Story},
+    gate::Door,
+    outcome::{self, Failures},
+    relay::{self, Outcome, Relayed},
+    shard::Shard,
+    splice::name_model,
+    watch::{Watched, watched},
+};
+use crate::{
+    base::{Kind, Mono, Span, UpstreamSlot},
+    rt::{Outbox, Runtime},
+    table::{Plan, Verdict},
+    telemetry::Attempt,
+    upstream::{self, Candidate, Choice, Demand, Effect, Health, Ruling, Told, Tried, View, choose},
+};
+use std::{future::pending, sync::Arc};
+
+/// How long an answer's head may take while another candidate could be asked instead.
+const HANG_MAX: Span = Span::from_secs(120);
+/// Waits for a warm credential that one request makes at most.
+const WAITS_MAX: u8 = 4;
+
+/// Where a request may go.
+pub enum Route {
+    /// Where its model is to be had.
+    Model {
+        /// The targets.
+        plan: Plan,
+        /// What it demands of a target.
+        demand: Demand,
+        /// The conversation that it belongs to, if it says so.
+        conversation: Option<upstream::Conversation>,
+    },
+    /// One upstream and its first credential, to which what lies behind a passed-through path belongs.
+    Fixed(UpstreamSlot),
+}
+
+/// The course of one request.
+struct Course<'a, O: Outbox> {
+    door: Door,
+    route: Route,
+    body: &'a mut Body,
+    health: Arc<Health>,
+    tried: Tried,
+    failures: Failures,
+    waits: u8,
+    /// The model's name as the client wrote it, once another one stands in its place.
+    wrote: Option<Vec<u8>>,
+    /// The answer at hand.
+    answer: Option<Answered<O>>,
+    /// What its head told of limits.
+    told: Told,
+    /// The best of the answers that are not the client's, in case nobody has one that is.
+    kept: Option<Box<Answered<O>>>,
+}
+
+/// Asks one candidate after the other, and passes the answer on.
+///
+/// # Errors
+/// `Stop`, with the failure that the client is told when no candidate's answer is its.
+pub async fn course<R: Runtime>(
+    shard: &Shard<R>,
+    client: &mut Client<R::Outbox>,
+    (door, route): (Door, Route),
+    body: &mut Body,
+    story: &mut Story,
+) -> Result<Relayed, Stop> {
+    let mut course = Course {
+        door,
+        route,
+        body,
+        health: shard.upstreams(),
+        tried: Tried::default(),
+        failures: Failures::default(),
+        waits: 0,
+        wrote: None,
+        answer: None,
+        told: Told::default(),
+        kept: None,
+    };
+    course.health.budget.note_request(shard.rt.now());
+    loop {
+        let candidate = match course.next(shard, story) {
+            Choice::Ask(candidate) => candidate,
+            Choice::Wait(until) => {
+                course.waits += 1;
+                wait(shard, client, until.min(story.until)).await?;
+                continue;
+            }
+            Choice::Nobody { room_at } => return course.give_up(shard, client, room_at, story).await,
+        };
+        let asking = course.asking(candidate, story, shard.rt.now());
+        if let Some(relayed) = course.ask(shard, client, &asking, story).await? {
+            return Ok(relayed);
+        }
+    }
+}
+
+/// One candidate, and the circumstances in which it is asked.
+struct Asking {
+    candidate: Candidate,
+    /// Somebody else could be asked if it fails.
+    more: bool,
+    began: Mono,
+}
+
+impl<O: Outbox> Course<'_, O> {
+    fn view<'v>(&'v self, story: &'v Story) -> Option<View<'v>> {
+        let Route::Model { plan, demand, conversation } = &self.route else { return None };
+        let model = self.body.peeked.as_ref()?.model.as_ref()?;
+        Some(View {
+            table: &story.table,
+            health: &self.health,
+            plan: *plan,
+            model: &model.text,
+            demand: *demand,
+            bytes: self.body.bytes,
+            conversation: *conversation,
+        })
+    }
+
+    fn next<R: Runtime>(&self, shard: &Shard<R>, story: &Story) -> Choice {
+        let now = shard.rt.now();
+        let out_of_time = !self.tried.is_empty() && now >= story.until;
+        match (&self.route, self.view(story)) {
+            _ if out_of_time => Choice::Nobody { room_at: None },
+            (Route::Fixed(slot), _) => fixed(story, *slot, &self.tried),
+            (_, Some(view)) => match choose(&view, &self.tried, now, shard.rng.borrow_mut().draw()) {
+                Choice::Wait(until) if self.waits >= WAITS_MAX || until >= story.until => {
+                    choose(&View { conversation: None, ..view }, &self.tried, now, shard.rng.borrow_mut().draw())
+                }
+                choice => choice,
+            },
+            (Route::Model { .. }, None) => Choice::Nobody { room_at: None },
+        }
+    }
+
+    fn asking(&self, candidate: Candidate, story: &Story, began: Mono) -> Asking {
+        let mut tried = self.tried;
+        tried.note(&candidate, false);
+        let more = self.view(story).is_some_and(|view| upstream::choose::left(&view, &tried, began));
+        Asking { candidate, more, began }
+    }
+
+    /// Asks one candidate; `None` when nothing of what it said is the client's, so that another may be asked.
+    async fn ask<R: Runtime<Outbox = O>>(
+        &mut self,
+        shard: &Shard<R>,
+        client: &mut Client<O>,
+        asking: &Asking,
+        story: &mut Story,
+    ) -> Result<Option<Relayed>, Stop> {
+        match self.send(shard, client, asking, story).await {
+            Ok(answered) => self.answer = Some(answered),
+            Err(Stop::ClientGone) => {
+                self.hold_against(asking, Effect::Nothing, shard.rt.now());
+                return Err(Stop::ClientGone);
+            }
+            Err(Stop::Failed(failure)) => {
+                self.leave(asking, (0, failure.kind.row().reason), Effect::Upstream, story, shard.rt.now());
+                self.failures.failed(failure);
+                return Ok(None);
+            }
+        }
+        let Ok(ruling) = self.judge(shard, client, asking, story).await else {
+            self.hold_against(asking, Effect::Nothing, shard.rt.now());
+            return Err(Stop::ClientGone);
+        };
+        if ruling.verdict == Verdict::Deliver {
+            return Ok(self.deliver(shard, client, asking, story).await);
+        }
+        let status = self.answer.as_ref().map_or(0, |answered| answered.head.status);
+        self.leave(asking, (status, ruling.effect.slug()), ruling.effect, story, shard.rt.now());
+        self.failures.answered(status, ruling.effect, self.told.retry_after);
+        outcome::keep_better(&mut self.kept, self.answer.take());
+        Ok(None)
+    }
+
+    /// Sends the request, under the name that the model has there.
+    async fn send<R: Runtime<Outbox = O>>(
+        &mut self,
+        shard: &Shard<R>,
+        client: &mut Client<O>,
+        asking: &Asking,
+        story: &mut Story,
+    ) -> Result<Answered<O>, Stop> {
+        let (table, candidate) = (Arc::clone(&story.table), &asking.candidate);
+        if let Route::Model { plan, .. } = &self.route {
+            let target = plan.numbered(&table).find(|(_, at)| *at == candidate.target).map(|(target, _)| target);
+            name_model(self.body, target.and_then(|target| target.model.as_deref()), &mut self.wrote);
+        }
+        let until = if asking.more { story.until.min(asking.began.after(HANG_MAX)) } else { story.until };
+        let (head, place) = ((&*client.head, client.head_bytes.live()), (candidate.upstream, candidate.place));
+        let order = Order::new(&table, place, self.door, head, self.body, until)?;
+        attempt::attempt(shard, client, &order, self.body, story).await
+    }
+
+    /// What the head of the answer means, and the beginning of its body where that matters.
+    async fn judge<R: Runtime<Outbox = O>>(
+        &mut self,
+        shard: &Shard<R>,
+        client: &mut Client<O>,
+        asking: &Asking,
+        story: &Story,
+    ) -> Result<Ruling, Stop> {
+        let unusable = Ruling { verdict: Verdict::CoolAndNext, effect: Effect::Upstream };
+        let Some(answered) = &mut self.answer else { return Ok(unusable) };
+        let status = answered.head.status;
+        if status >= 400 {
+            outcome::collect(shard, client, answered).await?;
+        }
+        self.told = Told::read(outcome::fields(answered), shard.rt.wall());
+        let beginning = answered.rest.as_ref().map_or(&[][..], |rest| rest.live());
+        let rules = story.table.upstream(asking.candidate.upstream).map_or(&[][..], |upstream| &upstream.verdicts);
+        if (200..300).contains(&status) && self.door.peeks() && !outcome::speaks_the_dialect(answered) {
+            return Ok(unusable);
+        }
+        Ok(upstream::verdict::rule(rules, status, beginning))
+    }
+
+    /// Passes the answer on; `None` when it turned out to be none before anything of it was sent.
+    async fn deliver<R: Runtime<Outbox = O>>(
+        &mut self,
+        shard: &Shard<R>,
+        client: &mut Client<O>,
+        asking: &Asking,
+        story: &mut Story,
+    ) -> Option<Relayed> {
+        let answered = self.answer.take()?;
+        let status = answered.head.status;
+        let may_leave = asking.more && (200..300).contains(&status) && self.door.peeks();
+        let relayed = relay::relay(shard, client, answered, self.body, may_leave, story).await;
+        let (effect, verdict) = match relayed.outcome {
+            Outcome::Untold(Kind::Draining) | Outcome::Told(Kind::Draining) | Outcome::Cut(Kind::Draining) => {
+                (Effect::Nothing, Kind::Draining.row().reason)
+            }
+            Outcome::Untold(kind) | Outcome::Told(kind) | Outcome::Cut(kind) => (Effect::Upstream, kind.row().reason),
+            Outcome::Early(fault) => (outcome::effect_of(fault), "early_error"),
+            Outcome::Complete => (Effect::Works, "delivered"),
+            Outcome::ClientGone | Outcome::ClientStalled => (Effect::Works, "client_gone"),
+        };
+        self.leave(asking, (status, verdict), effect, story, shard.rt.now());
+        match relayed.outcome {
+            Outcome::Untold(kind) if may_leave && kind != Kind::Draining => {
+                self.failures.failed(relay::broke(kind, story));
+            }
+            Outcome::Early(fault) => self.failures.early(fault, story),
+            _ => return Some(relayed),
+        }
+        None
+    }
+
+    /// Writes down how an attempt came out, and what follows from it.
+    fn leave(
+        &mut self,
+        asking: &Asking,
+        (status, verdict): (u16, &'static str),
+        effect: Effect,
+        story: &mut Story,
+        now: Mono,
+    ) {
+        self.hold_against(asking, effect, now);
+        self.tried.note(&asking.candidate, effect == Effect::Upstream);
+        tell(story, asking, status, verdict, now);
+    }
+
+    /// What follows for the upstream and the credential.
+    fn hold_against(&self, asking: &Asking, effect: Effect, now: Mono) {
+        outcome::apply(&self.health, &asking.candidate, effect, &self.told, now);
+    }
+
+    /// Nobody is left to ask: the client is told what is most use to it.
+    async fn give_up<R: Runtime<Outbox = O>>(
+        &mut self,
+        shard: &Shard<R>,
+        client: &mut Client<O>,
+        room_at: Option<Mono>,
+        story: &mut Story,
+    ) -> Result<Relayed, Stop> {
+        let kept = self.kept.take();
+        let wait = room_at.map(|at| at.since(shard.rt.now()));
+        if let Some(failure) = self.failures.own_answer(kept.as_ref().map(|kept| kept.head.status), wait, story) {
+            return Err(Stop::Failed(failure));
+        }
+        match kept {
+            Some(answered) => Ok(relay::relay(shard, client, *answered, self.body, false, story).await),
+            None => Err(Stop::Failed(outcome::nobody(story))),
+        }
+    }
+}
+
+/// Waits for a warm credential's room, and watches the client.
+async fn wait<R: Runtime>(shard: &Shard<R>, client: &mut Client<R::Outbox>, until: Mono) -> Result<(), Stop> {
+    match watched(&shard.rt, &mut client.inbound, until, pending::<()>()).await {
+        Watched::ClientGone => Err(Stop::ClientGone),
+        Watched::Done(()) | Watched::TimeUp => Ok(()),
+    }
+}
+
+/// The one candidate of a passed-through path.
+fn fixed(story: &Story, slot: UpstreamSlot, tried: &Tried) -> Choice {
+    match story.table.credential_slot(slot, 0) {
+        Some(credential) if tried.is_empty() => Choice::Ask(Candidate {
+            target: 0,
+            upstream: slot,
+            place: 0,
+            credential,
+            class: upstream::ModelClass::of(""),
+            need: upstream::Need::default(),
+            warm: false,
+            suspect: false,
+        }),
+        _ => Choice::Nobody { room_at: None },
+    }
+}
+
+/// Writes an attempt down in the exchange's record.
+fn tell(story: &mut Story, asking: &Asking, status: u16, verdict: &'static str, now: Mono) {
+    let (candidate, began) = (&asking.candidate, asking.began);
+    let us = |span: Span| u32::try_from(span.as_us()).unwrap_or(u32::MAX);
+    let attempt = Attempt {
+        upstream: candidate.upstream,
+        credential: candidate.credential,
+        status,
+        verdict,
+        at_us: us(began.since(story.started)),
+        took_us: us(now.since(began)),
+    };
+    if let Some(free) = story.record.tried.iter_mut().find(|place| place.is_none()) {
+        *free = Some(attempt);
+    }
+}

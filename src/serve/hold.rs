@@ -1,0 +1,66 @@
+//! The time between an answer's head and its first content, in which it can still become another candidate's answer:
+//! what has come is kept back. No I/O.
+//!
+//! The commit point is the first content, an event that is not known, 4 KiB, or one second, whichever comes first:
+//! nobody waits long for a failure that does not come.
+
+use super::events::append;
+use crate::{
+    base::{Mono, Span},
+    rt::Segment,
+};
+
+/// How long an answer is held back at most.
+pub const HOLD_MAX: Span = Span::from_secs(1);
+/// How much of it.
+const HOLD_BYTES_MAX: usize = 4 * 1024;
+
+/// What is held back.
+pub struct Hold {
+    /// Until then at most.
+    pub until: Mono,
+    kept: Option<Segment>,
+}
+
+impl Hold {
+    /// Nothing yet, and until `HOLD_MAX` after the head at most.
+    pub fn since(head: Mono) -> Hold {
+        Hold { until: head.after(HOLD_MAX), kept: None }
+    }
+
+    /// Keeps `more`, framed as it will be sent.
+    pub fn keep(&mut self, more: Segment) {
+        self.kept = Some(match self.kept.take() {
+            None => more,
+            Some(kept) => append(kept, &more),
+        });
+    }
+
+    /// Whether there is more than is worth waiting with.
+    pub fn is_full(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.len() > HOLD_BYTES_MAX)
+    }
+
+    /// Gives out what was kept.
+    pub fn release(self) -> Option<Segment> {
+        self.kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_comes_out_in_order() {
+        let mut hold = Hold::since(Mono(7));
+        assert_eq!(hold.until, Mono(7).after(HOLD_MAX));
+        hold.keep(Segment::copy_of(b"ab"));
+        hold.keep(Segment::copy_of(&[b'c'; HOLD_BYTES_MAX - 2]));
+        assert!(!hold.is_full());
+        hold.keep(Segment::copy_of(b"d"));
+        assert!(hold.is_full());
+        let out = hold.release().unwrap();
+        assert!(out.live().starts_with(b"abcc") && out.live().ends_with(b"cd"));
+    }
+}
