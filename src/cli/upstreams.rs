@@ -1,6 +1,6 @@
 //! `forebay upstreams`: how the upstreams of a running forebay stand; and taking one out for a while, and back.
 
-use super::{EXIT_CODES, OK, USAGE, WRONG, complain, running, say, variable};
+use super::{EXIT_CODES, USAGE, WRONG, complain, running, say, variable};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 use std::{fmt::Write, net::SocketAddr};
@@ -217,7 +217,8 @@ anthropic  works                                     org-a       ok             
                                                      org-b       refused, left alone until 2001-02-03 14:05:00  0          -                               2001-02-03 14:00:00 401 credential (fb_1)
 b          drained until 2001-02-03 16:00:00 by olaf  -           ok                                            1          -                               -
 ";
-        let words = |text: &str| text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+        let words =
+            |text: &str| text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
         assert_eq!(words(&table(&document, &TimeZone::UTC)), words(wanted));
     }
 

@@ -16,7 +16,7 @@ const KEPT_MAX: usize = 10_000;
 /// And their lines, in bytes, of each kind. A line has about 600.
 const KEPT_BYTES_MAX: usize = 8 << 20;
 /// Verdicts on attempts that are not held against anybody.
-const HARMLESS: [&str; 5] = ["delivered", "works", "nothing", "client_gone", "client_stalled"];
+const HARMLESS: [&str; 5] = ["delivered", "passed_over", "nothing", "client_gone", "client_stalled"];
 
 /// The exchanges, and the failures.
 #[derive(Default)]
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(recent.failure(CredentialSlot(0)).map(|f| (f.at, f.verdict)), Some((Wall(15), "connect_failed")));
         assert_eq!(recent.failure(CredentialSlot(1)), None);
         let mut earlier = record(2, 200);
-        earlier.tried = [attempt(0, "upstream", 1_000), None, None];
+        earlier.tried = [attempt(0, "upstream_failed", 1_000), None, None];
         recent.keep(&earlier, &names);
         assert_eq!(recent.failure(CredentialSlot(0)).map(|f| f.verdict), Some("connect_failed"));
     }

@@ -13,8 +13,8 @@ pub const UPSTREAMS_MAX: usize = 64;
 /// Credentials that are counted apart; likewise.
 pub const CREDENTIALS_MAX: usize = 128;
 /// What an attempt came to, besides the failure table's reasons: it was the client's answer; it was an error before it
-/// had content; or what its status was held against.
-pub const OUTCOMES: [&str; 7] = ["delivered", "early_error", "works", "nothing", "credential", "class", "upstream"];
+/// had content; or what followed from its status.
+pub const OUTCOMES: [&str; 6] = ["delivered", "early_error", "passed_over", "nothing", "no_room", "upstream_failed"];
 /// One place for each of them, one for each row of the failure table, and one for what is in neither.
 const VERDICTS: usize = OUTCOMES.len() + TABLE.len() + 1;
 /// Every status that HTTP has a class for.
@@ -365,7 +365,6 @@ impl Counters {
         }
         if record.commit_us > 0 {
             self.commits.add(1);
-            self.held.observe(record.commit_us.saturating_sub(record.first_byte_us));
         }
     }
 }
@@ -441,7 +440,7 @@ mod tests {
         };
         let mut failed_over = record();
         failed_over.status = 200;
-        (failed_over.first_byte_us, failed_over.commit_us) = (1_000, 1_400);
+        failed_over.commit_us = 1_400;
         failed_over.tried = [attempt(0, "connect_failed"), attempt(u32::MAX, "a verdict of tomorrow"), None];
         counters.observe(&failed_over);
         failed_over.tried = [attempt(0, "connect_failed"), attempt(1, "delivered"), None];
@@ -454,9 +453,7 @@ mod tests {
         assert_eq!(of(1), [("delivered", 2)]);
         assert_eq!(of(CREDENTIALS_MAX as u32 + 5), [("other", 1)]);
         assert_eq!((counters.failovers_saved.get(), counters.failovers_lost.get()), (2, 1));
-        let mut held = super::super::histogram::Snapshot::default();
-        held.add(&counters.held);
-        assert_eq!((held.count(), held.sum_us, counters.commits.get()), (2, 800, 2));
+        assert_eq!(counters.commits.get(), 2);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod egress;
 mod exchange;
 mod failover;
 mod health;
+mod levers;
 mod reload;
 mod requests;
 mod secure;
