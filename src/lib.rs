@@ -10,6 +10,7 @@ pub mod cli; //       9  one file a command
 pub mod config; //    4  the configuration as written, its errors, and its compilation; pure but for reading files
 pub mod control; //   7  the thread that may block: names, logs, the admin listener
 pub mod dialect; //   2  what an API's bodies mean; pure
+pub mod meter; //     4  the tap: usage seen in an answer as it passes; pure
 pub mod mock; //      5  the simulated provider
 pub mod net; //       2  listener, TLS, dialling, connection pool
 pub mod rt; //        1  the only door to the machine: clock, tasks, sockets, ring or epoll

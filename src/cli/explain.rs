@@ -156,17 +156,16 @@ fn plan(document: &Value, zone: &TimeZone) -> String {
     if let Some(why) = key["refused"].as_str() {
         let _ = writeln!(out, "         REFUSED before anything else: {why}");
     }
-    match document["model"]["rule"].as_str() {
-        Some(rule) if document["model"]["how"] == "exact" => {
-            let _ = writeln!(out, "model    {asked}: [[model]] {rule}, by its exact name");
-        }
-        Some(rule) => {
-            let _ = writeln!(out, "model    {asked}: [[model]] {rule}, the first glob that fits");
-        }
-        None => {
-            let _ = writeln!(out, "model    {asked}: no [[model]] has that name");
-        }
-    }
+    let (rule, id) = (text(&document["model"]["rule"]), text(&document["model"]["taken_for"]));
+    let how = match document["model"]["how"].as_str() {
+        Some("name") => "by its name".to_owned(),
+        Some("glob") => "the first glob that fits".to_owned(),
+        Some("alias") => "by one of its aliases".to_owned(),
+        Some("spelling") => format!("by {id}, which is another spelling"),
+        Some("successor") => format!("by {id}, which has come after it"),
+        _ => "none has that name".to_owned(),
+    };
+    let _ = writeln!(out, "model    {asked}: [[model]] {rule}, {how}");
     let fallback = &document["fallback"];
     let _ = match fallback["why"].as_str() {
         None => writeln!(out, "failover on"),

@@ -59,6 +59,8 @@ pub struct Bounds {
     pub connections: Option<At<i64>>,
     /// A count per worker and upstream.
     pub pool_idle: Option<At<i64>>,
+    /// Events a minute.
+    pub event_rate: Option<At<i64>>,
 }
 
 /// `[[listen]]`.
@@ -103,6 +105,8 @@ pub struct Upstream {
     pub plaintext: Option<At<bool>>,
     /// Allows a public name to lead to private addresses.
     pub allow_private: Option<At<bool>>,
+    /// How long the head of an answer may take.
+    pub first_byte: Option<At<String>>,
     /// The proxy on the way.
     pub proxy: Option<Proxy>,
     /// The pool.
@@ -255,6 +259,7 @@ impl File {
                 bodies: section.text("bodies_max"),
                 connections: section.number("connections_max"),
                 pool_idle: section.number("pool_idle_max"),
+                event_rate: section.number("event_rate_min"),
             };
         }
         for (table, at) in root.sections("runtime") {
@@ -314,6 +319,7 @@ impl Upstream {
             ca_file: section.text("ca_file"),
             plaintext: section.flag("plaintext"),
             allow_private: section.flag("allow_private"),
+            first_byte: section.text("first_byte"),
             proxy: Proxy::read(problems, &section),
             credentials: credentials.into_iter().map(|(t, at)| Credential::read(problems, t, at)).collect(),
             credentials_told: section.is_told("credentials"),

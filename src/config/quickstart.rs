@@ -62,6 +62,7 @@ pub fn quickstart(
             extra_ca: Vec::new(),
             guard,
             via,
+            first_byte: None,
             verdicts: Vec::new(),
         }],
         models: vec![every_model()],

@@ -125,6 +125,7 @@ pub const UPSTREAM: Schema = Schema {
         key("plaintext", Shape::Flag, "true"),
         key("allow_private", Shape::Flag, "true"),
         key("proxy", Shape::TextOrSection, "\"http://proxy.example:3128\""),
+        key("first_byte", Shape::Text, "\"30s\""),
         key("credentials", Shape::Sections, "[{ name = \"main\", env = \"ANTHROPIC_API_KEY\" }]"),
     ],
     refused: &[
@@ -226,7 +227,8 @@ pub const TIMEOUTS: Schema = Schema {
         key("body", Shape::Text, "\"300s\""),
         key("send", Shape::Text, "\"60s\""),
         key("first_byte", Shape::Text, "\"340s\""),
-        key("idle", Shape::Text, "\"300s\""),
+        key("idle", Shape::Text, "\"240s\""),
+        key("ping", Shape::Text, "\"15s\""),
         key("write_stall", Shape::Text, "\"60s\""),
         key("keep_alive", Shape::Text, "\"75s\""),
         key("drain_grace", Shape::Text, "\"5s\""),
@@ -243,6 +245,7 @@ pub const BOUNDS: Schema = Schema {
         key("bodies_max", Shape::Text, "\"1GiB\""),
         key("connections_max", Shape::Number, "16384"),
         key("pool_idle_max", Shape::Number, "256"),
+        key("event_rate_min", Shape::Number, "0"),
     ],
     refused: &[],
 };

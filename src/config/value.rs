@@ -57,6 +57,15 @@ pub fn duration(text: &str, example: &str) -> Result<Span, Fault> {
     }
 }
 
+/// The same, but zero is good, and means never.
+pub fn duration_or_never(text: &str, example: &str) -> Result<Span, Fault> {
+    match text.trim() {
+        "0ms" | "0s" | "0m" | "0h" => Ok(Span::ZERO),
+        "0" => fault("has no unit", "0s"),
+        _ => duration(text, example),
+    }
+}
+
 /// A size: a whole number and `B`, `KiB`, `MiB` or `GiB`.
 pub fn size(text: &str, example: &str) -> Result<u64, Fault> {
     let (Some(number), unit) = split(text.trim()) else { return fault("is not a size", example) };
@@ -179,6 +188,9 @@ mod tests {
         assert_eq!(instead(duration("5", "1s")), "5s");
         assert_eq!(instead(duration("5 sec", "1s")), "5s");
         assert_eq!(instead(duration("2h", "1s")), "1h");
+        assert_eq!(duration_or_never("0s", "1s"), Ok(Span::ZERO));
+        assert_eq!(instead(duration_or_never("0", "1s")), "0s");
+        assert_eq!(duration_or_never("3s", "1s"), Ok(Span::from_secs(3)));
         for bad in ["", "s", "0s", "-5s", "5d", "1m30s", "99999999999999999999s"] {
             assert_eq!(instead(duration(bad, "1s")), "1s", "{bad}");
         }

@@ -5,7 +5,7 @@
 use super::upstreams::Scene;
 use crate::{
     base::{CallerSlot, Mono, Wall},
-    table::{Caller, Model, Plan, Refusal, Table, Target},
+    table::{By, Caller, Can, Model, Plan, Refusal, Table, Target},
     upstream::{Candidate, Conversation, Demand, ModelClass, Need, Room, Standing, View},
 };
 use serde::{Deserialize, Serialize};
@@ -63,13 +63,20 @@ pub fn explain(table: &Table, scene: Option<&Scene<'_>>, question: &Question, wa
         "asked": { "model": question.model, "bytes": question.bytes, "input": question.input, "output_max": question.output_max },
         "fallback": fallback(table, caller, question),
     });
-    if let Some((_, model)) = table.rule(&question.model) {
-        let how = if model.name.is_exact() { "exact" } else { "glob" };
-        document["model"] = json!({ "rule": &**model.name.text(), "how": how });
-        let targets = model.targets.iter().enumerate();
-        document["targets"] = targets.map(|(at, target)| described(table, slot, question, (at, target))).collect();
+    let resolved = table.resolve(slot, &question.model);
+    if let Some((_, model, by)) = table.rule(&question.model) {
+        let (how, taken_for) = match by {
+            By::Name if model.name.is_exact() => ("name", None),
+            By::Name => ("glob", None),
+            By::Alias => ("alias", None),
+            By::Spelling(id) => ("spelling", Some(id)),
+            By::Successor(id) => ("successor", Some(id)),
+        };
+        document["model"] = json!({ "rule": &**model.name.text(), "how": how, "taken_for": taken_for });
+        let described = |target| described(table, (slot, resolved.as_ref().ok()), question, target);
+        document["targets"] = model.targets.iter().map(described).collect();
     }
-    match table.resolve(slot, &question.model) {
+    match resolved {
         Err(refusal) => {
             let slug = match refusal {
                 Refusal::UnknownModel => "unknown_model",
@@ -98,7 +105,7 @@ fn key(table: &Table, caller: &Caller, wall: Wall) -> Value {
 
 /// Whether a failure may lead to another candidate, and if not, who says so.
 fn fallback(table: &Table, caller: &Caller, question: &Question) -> Value {
-    let model = table.rule(&question.model).map(|(_, model)| model);
+    let model = table.rule(&question.model).map(|(_, model, _)| model);
     let why = match () {
         () if question.fallback_off => Some("the request says x-forebay-fallback: off"),
         () if !caller.fallback => Some("the key has fallback = false"),
@@ -109,18 +116,24 @@ fn fallback(table: &Table, caller: &Caller, question: &Question) -> Value {
 }
 
 /// One target: whether it is open and fits, and why not.
-fn described(table: &Table, slot: CallerSlot, question: &Question, (at, target): (usize, &Target)) -> Value {
+fn described(
+    table: &Table,
+    (slot, plan): (CallerSlot, Option<&Plan>),
+    question: &Question,
+    target: &Target,
+) -> Value {
     let upstream = table.upstream(target.upstream);
     let credentials = upstream.map(|upstream| upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>());
+    let there = plan.and_then(|plan| table.sent_id(plan, target, &question.model));
+    let can = plan.map_or(target.can, |plan| table.can(plan, target, &question.model));
     json!({
-        "at": at,
         "upstream": upstream.map(|upstream| &*upstream.name),
-        "model": target.model.as_deref(),
+        "model": there,
         "tier": target.tier,
         "weight": target.weight,
         "credentials": credentials,
         "closed": closed(table, slot, target),
-        "unfit": unfit(target, &question.demand()),
+        "unfit": unfit(&can, &question.demand()),
     })
 }
 
@@ -143,8 +156,7 @@ fn closed(table: &Table, slot: CallerSlot, target: &Target) -> Option<String> {
 }
 
 /// What a target cannot take of the request.
-fn unfit(target: &Target, demand: &Demand) -> Option<String> {
-    let can = &target.can;
+fn unfit(can: &Can, demand: &Demand) -> Option<String> {
     let lacks = [
         (demand.images && !can.images, "images"),
         (demand.tools && !can.tools, "tools"),
@@ -266,7 +278,7 @@ mod tests {
             resolve,
             tests::{table, upstream},
         },
-        table::{Access, Can, Class, Credential, Pattern, SecretLine, Team},
+        table::{Access, SaidCan, Class, Credential, Pattern, SecretLine, Team},
         telemetry::Text,
         upstream::Health,
     };
@@ -276,7 +288,7 @@ mod tests {
         a.credentials = ["one", "two"].map(|name| Credential::new(name, SecretLine::bearer("canary"))).into();
         let mut table = table(vec![a, upstream("b", "127.0.0.1", 1), upstream("c", "127.0.0.1", 1)]);
         let [a, mut b, c] = [0, 1, 2].map(|slot| Target::to(UpstreamSlot(slot)));
-        b.can = Can { images: false, window_max: Some(1_000), ..Can::default() };
+        b.said = SaidCan { images: Some(false), window_max: Some(1_000), ..SaidCan::default() };
         (b.tier, b.model) = (2, Some("m-at-b".into()));
         table.models = vec![Model::new(Pattern::new("m-*"), vec![a, b, c])];
         let access = Access { upstreams: Some(vec![UpstreamSlot(0), UpstreamSlot(1)]), ..Access::default() };
@@ -303,7 +315,7 @@ mod tests {
         let table = world();
         let explain = |question: &Question| explain(&table, None, question, Wall(0)).unwrap();
         let told = explain(&Question { images: true, ..ask("m-1") });
-        assert_eq!(told["model"], json!({ "rule": "m-*", "how": "glob" }));
+        assert_eq!(told["model"], json!({ "rule": "m-*", "how": "glob", "taken_for": null }));
         assert_eq!(told["fallback"], json!({ "on": false, "why": "the key has fallback = false" }));
         let [a, c, b] = [0, 1, 2].map(|at| &told["targets"][at]);
         assert_eq!(

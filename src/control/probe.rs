@@ -209,6 +209,7 @@ mod tests {
             extra_ca: Vec::new(),
             via: None,
             guard: Guard::Inside,
+            first_byte: None,
             verdicts: Vec::new(),
         }
     }

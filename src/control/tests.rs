@@ -30,6 +30,7 @@ pub fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        first_byte: None,
         verdicts: Vec::new(),
     }
 }

@@ -2,3 +2,6 @@
 
 pub mod anthropic;
 pub mod late;
+pub mod usage;
+
+pub use usage::{Aside, Counts, Usage};

@@ -88,7 +88,7 @@ pub async fn send<R: Runtime>(rt: &R, client: &mut Client<R::Outbox>, story: &mu
 
 fn render(reply: &Reply<'_>, story: &Story, head_only: bool) -> Segment {
     let mut out = Segment::with_room(STAMP_BYTES_MAX + 512 + reply.json.len());
-    status_line(&mut out, reply.status, b"");
+    status_line(&mut out, reply.status, usual_phrase(reply.status).as_bytes());
     if !reply.json.is_empty() {
         out.extend(b"content-type: application/json\r\n");
     }
@@ -144,13 +144,13 @@ pub fn stamp(out: &mut Segment, story: &Story, origin: &str, reason: &str) {
     push_number(out, b"x-forebay-overhead-us: ", record.overhead_us);
 }
 
-/// Writes a status line; an empty `phrase` means the usual one.
+/// Writes a status line. The phrase may be empty; its space stands all the same (RFC 9112 section 4).
 pub fn status_line(out: &mut Segment, status: u16, phrase: &[u8]) {
     let digits = [b'0' + (status / 100 % 10) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8];
     out.extend(b"HTTP/1.1 ");
     out.extend(&digits);
     out.extend(b" ");
-    out.extend(if phrase.is_empty() { usual_phrase(status).as_bytes() } else { phrase });
+    out.extend(phrase);
     out.extend(b"\r\n");
 }
 

@@ -103,7 +103,8 @@ pub async fn relay<R: Runtime>(
 ) -> Relayed {
     let frame = frame(client, &answered);
     let closes = frame == Frame::Close || !story.may_go_on(shard, client);
-    let reads_events = story.note_answer(&answered, shard.rt.now()) && frame == Frame::Chunks;
+    // A stream with a length says itself where it ends; of one that ends by a close, only its events can tell.
+    let reads_events = story.note_answer(&answered, shard.rt.now()) && matches!(frame, Frame::Chunks | Frame::Close);
     let head = render_head(&answered, story, frame, closes);
     let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
     let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, bytes, arrived } = answered;

@@ -334,6 +334,7 @@ fn patience(dice: &mut Dice) -> Patience {
         keep_alive: secs(5, 75),
         drain_grace: secs(0, 3),
         drain: secs(1, 20),
+        ..Patience::default()
     }
 }
 
@@ -412,6 +413,7 @@ fn upstream(site: &Site) -> Upstream {
         extra_ca: Vec::new(),
         via: None,
         guard: crate::net::Guard::Inside,
+        first_byte: None,
         verdicts: Vec::new(),
     }
 }

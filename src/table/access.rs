@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::{CallerSlot, Failure, Kind, ModelSlot, UpstreamSlot};
 
 use super::pattern::MODEL_BYTES_MAX;
-use super::{Model, Pattern, TARGETS_MAX, Table, Target};
+use super::{Can, Model, Pattern, TARGETS_MAX, Table, Target, catalogue};
 
 /// Names that a message lists at most.
 const LISTED_MAX: usize = 12;
@@ -40,6 +40,21 @@ pub struct Plan {
     pub model: ModelSlot,
     /// Bit `i` stands for target `i` of the model; `TARGETS_MAX` fit.
     open: u16,
+    /// How the id fell under it.
+    by: By,
+}
+
+/// How an id fell under a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Its name or glob stands for it.
+    Name,
+    /// It is one of its aliases.
+    Alias,
+    /// Under this id, which is another spelling of it.
+    Spelling(&'static str),
+    /// Under this id, which is its successor's.
+    Successor(&'static str),
 }
 
 impl Plan {
@@ -80,14 +95,38 @@ pub enum Refusal {
 impl Table {
     /// What a request for the model id `model` resolves to. An exact name goes before globs; globs go in file order.
     pub fn resolve(&self, caller: CallerSlot, model: &str) -> Result<Plan, Refusal> {
-        let (slot, rule) = self.rule(model).ok_or(Refusal::UnknownModel)?;
-        if !self.allows(caller, |access| access.model(model)) {
+        let (slot, rule, by) = self.rule(model).ok_or(Refusal::UnknownModel)?;
+        if !self.allows(caller, |access| is_open(access, model, rule, by)) {
             return Err(Refusal::ModelDenied);
         }
         match self.open_targets(caller, rule) {
             0 => Err(Refusal::UpstreamsDenied),
-            open => Ok(Plan { model: slot, open }),
+            open => Ok(Plan { model: slot, open, by }),
         }
+    }
+
+    /// The id that a target's upstream is asked for, when the client asked for `asked` and that was resolved to `plan`.
+    pub fn id_there<'a>(&'a self, plan: &Plan, target: &'a Target, asked: &'a str) -> &'a str {
+        if let Some(id) = &target.model {
+            return id;
+        }
+        let rule = self.model(plan.model).filter(|rule| rule.name.is_exact());
+        match (plan.by, rule) {
+            (By::Name, _) | (By::Alias, None) => asked,
+            (_, Some(rule)) => rule.name.text(),
+            (By::Spelling(id) | By::Successor(id), None) => id,
+        }
+    }
+
+    /// What is to stand in the body instead of `asked`; `None` when the body stays as it is.
+    pub fn sent_id<'a>(&'a self, plan: &Plan, target: &'a Target, asked: &'a str) -> Option<&'a str> {
+        Some(self.id_there(plan, target, asked)).filter(|id| *id != asked)
+    }
+
+    /// What a target can take of a request for `asked` that was resolved to `plan`.
+    pub fn can(&self, plan: &Plan, target: &Target, asked: &str) -> Can {
+        let is_told = target.model.is_some() || self.model(plan.model).is_some_and(|rule| rule.name.is_exact());
+        if is_told { target.can } else { target.said.over(Some(self.id_there(plan, target, asked))) }
     }
 
     /// Whether a list of models may name this id to the caller.
@@ -108,7 +147,11 @@ impl Table {
     /// The exact model names and globs that are open to the caller, each as narrow as its lists make it.
     pub fn open_models(&self, caller: CallerSlot) -> Vec<Pattern> {
         let open = self.models.iter().filter(|rule| self.open_targets(caller, rule) != 0);
-        let mut names: Vec<Pattern> = open.map(|rule| rule.name.clone()).collect();
+        let names = |rule: &Model| {
+            let aliases: Vec<Pattern> = rule.aliases.iter().map(|alias| Pattern::new(Arc::clone(alias))).collect();
+            std::iter::once(rule.name.clone()).chain(aliases)
+        };
+        let mut names: Vec<Pattern> = open.flat_map(names).collect();
         for bound in self.accesses(caller).into_iter().flatten().filter_map(|access| access.models.as_ref()) {
             let mut narrower: Vec<Pattern> = Vec::new();
             for met in names.iter().flat_map(|name| bound.iter().filter_map(|pattern| name.meet(pattern))) {
@@ -147,15 +190,34 @@ impl Table {
         Failure::new(kind, message)
     }
 
-    /// The rule that an id falls under.
-    pub fn rule(&self, model: &str) -> Option<(ModelSlot, &Model)> {
+    /// The rule that an id falls under, and how. Where none has it as it is, the catalogue says what else it is called,
+    /// and what has come after it.
+    pub fn rule(&self, model: &str) -> Option<(ModelSlot, &Model, By)> {
         if model.len() > MODEL_BYTES_MAX {
             return None;
         }
+        let spelled = |id: &str| {
+            let other = catalogue::other_spelling(id)?;
+            Some((self.named(other)?.0, other))
+        };
+        let after = |id: &str| {
+            let next = catalogue::retirement(id)?.successor;
+            self.named(next).map(|(at, _)| (at, next)).or_else(|| spelled(next))
+        };
+        let (at, by) = self
+            .named(model)
+            .or_else(|| spelled(model).map(|(at, id)| (at, By::Spelling(id))))
+            .or_else(|| after(model).map(|(at, id)| (at, By::Successor(id))))?;
+        Some((self.model_slot(at), self.models.get(at)?, by))
+    }
+
+    /// The rule that has an id as its name, as an alias, or under its glob, in this order.
+    fn named(&self, model: &str) -> Option<(usize, By)> {
         let find =
             |exact: bool| self.models.iter().position(|rule| rule.name.is_exact() == exact && rule.name.matches(model));
-        let at = find(true).or_else(|| find(false))?;
-        Some((self.model_slot(at), self.models.get(at)?))
+        let alias = || self.models.iter().position(|rule| rule.aliases.iter().any(|alias| **alias == *model));
+        let name = |at| (at, By::Name);
+        find(true).map(name).or_else(|| alias().map(|at| (at, By::Alias))).or_else(|| find(false).map(name))
     }
 
     /// Bit `i` for target `i` that both lists leave open.
@@ -177,6 +239,18 @@ impl Table {
     /// The path prefixes that the key or its team opens.
     pub(super) fn prefixes(&self, caller: CallerSlot) -> impl Iterator<Item = &Arc<str>> {
         self.accesses(caller).into_iter().flatten().flat_map(|access| &access.passthrough)
+    }
+}
+
+/// Whether a list of models opens `asked`, which fell under `rule`. An alias and another spelling are open where the model
+/// itself is, and the other way round; a retired id is open only where its successor is, because that is what is used.
+fn is_open(access: &Access, asked: &str, rule: &Model, by: By) -> bool {
+    let spelled = |id: &str| access.model(id) || catalogue::other_spelling(id).is_some_and(|other| access.model(other));
+    match by {
+        By::Name => spelled(asked),
+        // A glob is matched like a name: only what holds all of it opens it.
+        By::Alias | By::Spelling(_) => spelled(asked) || spelled(rule.name.text()),
+        By::Successor(id) => spelled(id) || spelled(rule.name.text()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! state (addresses, buckets, breakers) is elsewhere.
 
 mod access;
+pub mod catalogue;
 mod fixed;
 pub mod listener;
 pub mod live;
@@ -21,7 +22,7 @@ use subtle::ConstantTimeEq;
 use crate::base::bounds;
 use crate::base::{CallerSlot, ModelSlot, Span, TeamSlot, UpstreamSlot, Wall};
 
-pub use access::{Access, Plan, Refusal};
+pub use access::{Access, By, Plan, Refusal};
 pub use listener::{Hosts, Listener, ListenerTls};
 pub use pattern::Pattern;
 pub use slots::Slots;
@@ -78,6 +79,8 @@ pub struct Org {
 pub struct Model {
     /// The ids that clients ask for.
     pub name: Pattern,
+    /// Further ids that clients may ask for instead of `name`; each of them is `name` for the upstream.
+    pub aliases: Vec<Arc<str>>,
     /// By tier, then in file order; 1..=`TARGETS_MAX`.
     pub targets: Vec<Target>,
     /// Whether a failure of one target may lead to the next.
@@ -85,11 +88,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model with its targets in the order in which they are tried.
+    /// The model with its targets in the order in which they are tried, each with what is known of the model there.
     pub fn new(name: Pattern, mut targets: Vec<Target>) -> Model {
         targets.sort_by_key(|target| target.tier);
         targets.truncate(TARGETS_MAX);
-        Model { name, targets, fallback: true }
+        for target in &mut targets {
+            let exact = name.is_exact().then_some(&**name.text());
+            target.can = target.said.over(target.model.as_deref().or(exact));
+        }
+        Model { name, aliases: Vec::new(), targets, fallback: true }
     }
 }
 
@@ -104,14 +111,16 @@ pub struct Target {
     pub tier: u8,
     /// Share inside its tier; 1 unless said.
     pub weight: u32,
-    /// What it can take.
+    /// What the configuration says that it can take.
+    pub said: SaidCan,
+    /// What it can take, as said or as known of its id there; behind a glob `Table::can` knows more.
     pub can: Can,
 }
 
 impl Target {
     /// The whole of `upstream`'s offer: any id as it is, in the first tier, nothing known that it cannot do.
     pub fn to(upstream: UpstreamSlot) -> Target {
-        Target { upstream, model: None, tier: 1, weight: 1, can: Can::default() }
+        Target { upstream, model: None, tier: 1, weight: 1, said: SaidCan::default(), can: Can::default() }
     }
 }
 
@@ -131,6 +140,32 @@ pub struct Can {
 impl Default for Can {
     fn default() -> Can {
         Can { window_max: None, images: true, tools: true, thinking: true }
+    }
+}
+
+/// What an operator says of a target; `None` leaves a thing to what is known of the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SaidCan {
+    /// Input and output together, in tokens as a model counts them.
+    pub window_max: Option<u64>,
+    /// Images in the prompt.
+    pub images: Option<bool>,
+    /// Tools to call.
+    pub tools: Option<bool>,
+    /// The `thinking` field.
+    pub thinking: Option<bool>,
+}
+
+impl SaidCan {
+    /// What is said, over what is known of the model `id`, over what is assumed of any.
+    pub fn over(&self, id: Option<&str>) -> Can {
+        let known = id.and_then(catalogue::find).map_or_else(Can::default, |known| known.can);
+        Can {
+            window_max: self.window_max.or(known.window_max),
+            images: self.images.unwrap_or(known.images),
+            tools: self.tools.unwrap_or(known.tools),
+            thinking: self.thinking.unwrap_or(known.thinking),
+        }
     }
 }
 
@@ -197,6 +232,9 @@ pub struct Bounds {
     pub connections_max: usize,
     /// Idle upstream connections kept per worker and upstream.
     pub pool_idle_max: usize,
+    /// Events a minute that a stream has at least, over any whole minute after its first content and not counting
+    /// `ping`; a slower one ends as one that fell silent. Zero bounds nothing.
+    pub event_rate_min: u32,
 }
 
 impl Default for Bounds {
@@ -206,6 +244,7 @@ impl Default for Bounds {
             bodies_bytes_max: bounds::BODIES_BYTES_MAX,
             connections_max: bounds::CONNECTIONS_MAX,
             pool_idle_max: bounds::POOL_IDLE_MAX,
+            event_rate_min: 0,
         }
     }
 }
@@ -226,8 +265,12 @@ pub struct Patience {
     pub send: Span,
     /// From the last byte of the request to the head of the answer.
     pub first_byte: Span,
-    /// Silence inside an answer.
+    /// Silence of the upstream inside an answer. What forebay says to the client meanwhile does not count, and it is less
+    /// than what clients endure, so that own pings never hide a dead upstream.
     pub idle: Span,
+    /// After so much silence in a stream of events the client gets a `ping` of forebay's own, at an event border, and
+    /// again after as much; zero for never.
+    pub ping: Span,
     /// A client that takes no more of the answer.
     pub write_stall: Span,
     /// A client connection without a request.
@@ -247,7 +290,8 @@ impl Default for Patience {
             body: Span::from_secs(300),
             send: Span::from_secs(60),
             first_byte: Span::from_secs(340),
-            idle: Span::from_secs(300),
+            idle: Span::from_secs(240),
+            ping: Span::from_secs(15),
             write_stall: Span::from_secs(60),
             keep_alive: Span::from_secs(75),
             drain_grace: Span::ZERO,

@@ -203,7 +203,8 @@ fn identity(upstream: &Upstream) -> Arc<str> {
         extra_ca,
         via,
         guard,
-        verdicts: _, // what an answer means, not where it comes from
+        first_byte: _, // how long to wait, not for whom
+        verdicts: _,   // what an answer means, not where it comes from
     } = upstream;
     let via = via.as_ref().map_or("straight".to_owned(), |via| format!("{} {}", via.name(), via.target()));
     let mut text = format!("{name} {} {tls} {host} {port} {base_path} {via} {guard:?}", provider.name());

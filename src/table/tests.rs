@@ -21,6 +21,7 @@ fn upstream(name: &str) -> Upstream {
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        first_byte: None,
         verdicts: Vec::new(),
     }
 }
@@ -182,4 +183,109 @@ fn passthrough_is_by_segment_and_takes_no_disguise() {
     for path in no {
         assert!(!table.passthrough_allows(FIRST, path.as_bytes()), "{path}");
     }
+}
+
+/// The id that each candidate is asked for, where it is not the one that was written.
+fn sent(table: &Table, asked: &str) -> Result<Vec<Option<String>>, Refusal> {
+    let plan = table.resolve(FIRST, asked)?;
+    Ok(plan.candidates(table).map(|t| table.sent_id(&plan, t, asked).map(str::to_owned)).collect())
+}
+
+/// As `sent`, for one candidate.
+fn sent_one(table: &Table, asked: &str) -> Result<Option<String>, Refusal> {
+    sent(table, asked).map(|mut all| all.pop().flatten())
+}
+
+fn open_to_all(models: Vec<Model>) -> Table {
+    table(models, vec![], vec![caller("a", None, Access::default())])
+}
+
+#[test]
+fn a_target_is_asked_for_its_own_id_or_for_what_the_client_wrote() {
+    let named = Target { model: Some("house-3".into()), ..to(1, 2) };
+    let same = Target { model: Some("x".into()), ..to(1, 3) };
+    let table = open_to_all(vec![model("x", &[to(0, 1), named, same]), model("*", &[to(0, 1)])]);
+    assert_eq!(sent(&table, "x"), Ok(vec![None, Some("house-3".into()), None]), "the same id is no change");
+    for as_it_is in ["y", "claude-haiku-4-5-20251001", "claude-3-opus-20240229", "us.anthropic.claude-opus-5"] {
+        assert_eq!(sent_one(&table, as_it_is), Ok(None), "a glob that has it leaves it");
+    }
+}
+
+#[test]
+fn an_alias_goes_after_exact_names_and_before_globs_and_is_its_model_upstream() {
+    let alias = |name: &str, alias: &str, at| Model { aliases: vec![alias.into()], ..model(name, &[to(at, 1)]) };
+    let table = open_to_all(vec![model("*", &[to(0, 1)]), alias("claude-sonnet-5", "sonnet", 1), alias("b", "a", 1)]);
+    assert_eq!((ways(&table, "sonnet"), sent_one(&table, "sonnet")), (Ok(vec![1]), Ok(Some("claude-sonnet-5".into()))));
+    assert_eq!(ways(&table, "sonnet-5"), Ok(vec![0]));
+    let table = open_to_all(vec![alias("b", "a", 1), model("a", &[to(0, 1)])]);
+    assert_eq!((ways(&table, "a"), sent_one(&table, "a")), (Ok(vec![0]), Ok(None)));
+}
+
+#[test]
+fn a_dated_id_and_an_undated_one_find_each_others_rule() {
+    let table = open_to_all(vec![model("claude-haiku-4-5", &[to(1, 1)]), model("claude-opus-4-5-*", &[to(0, 1)])]);
+    assert_eq!(sent_one(&table, "claude-haiku-4-5-20251001"), Ok(Some("claude-haiku-4-5".into())));
+    assert_eq!(sent_one(&table, "claude-opus-4-5"), Ok(Some("claude-opus-4-5-20251101".into())));
+    assert_eq!(ways(&table, "claude-haiku-4-5-20251002"), Err(Refusal::UnknownModel), "no date is made up");
+    let table = open_to_all(vec![model("claude-haiku-4-5-20251001", &[to(1, 1)]), model("claude-*", &[to(0, 1)])]);
+    assert_eq!((ways(&table, "claude-haiku-4-5"), sent_one(&table, "claude-haiku-4-5")), (Ok(vec![0]), Ok(None)));
+}
+
+#[test]
+fn a_retired_id_finds_its_successor_where_no_rule_has_it() {
+    let table = open_to_all(vec![model("claude-sonnet-4-6", &[to(1, 1)]), model("claude-haiku-*", &[to(0, 1)])]);
+    assert_eq!(sent_one(&table, "claude-3-7-sonnet-20250219"), Ok(Some("claude-sonnet-4-6".into())));
+    assert_eq!(sent_one(&table, "claude-3-5-haiku-latest"), Ok(Some("claude-haiku-4-5".into())));
+    assert_eq!(ways(&table, "claude-3-opus-20240229"), Err(Refusal::UnknownModel), "its successor has no rule");
+    let table = open_to_all(vec![model("claude-haiku-4-5-20251001", &[to(1, 1)])]);
+    assert_eq!(sent_one(&table, "claude-3-haiku-20240307"), Ok(Some("claude-haiku-4-5-20251001".into())));
+    let kept = open_to_all(vec![model("claude-3-*", &[to(1, 1)]), model("claude-sonnet-4-6", &[to(0, 1)])]);
+    assert_eq!(
+        (ways(&kept, "claude-3-7-sonnet-latest"), sent_one(&kept, "claude-3-7-sonnet-latest")),
+        (Ok(vec![1]), Ok(None))
+    );
+}
+
+#[test]
+fn a_bound_on_models_holds_for_what_is_used_whatever_it_was_called() {
+    let models = || {
+        let sonnet = Model { aliases: vec!["best".into()], ..model("claude-sonnet-4-6", &[to(1, 1)]) };
+        vec![sonnet, model("claude-haiku-4-5", &[to(1, 1)])]
+    };
+    let bounded = |open: &str| table(models(), vec![], vec![caller("a", None, access(Some(&[open]), None))]);
+    let opens = |open: &str, asked: &str| bounded(open).resolve(FIRST, asked).map(|_| ());
+    assert_eq!(opens("claude-sonnet-4-6", "best"), Ok(()), "the model is open");
+    assert_eq!(opens("best", "best"), Ok(()), "the name is open");
+    assert_eq!(opens("claude-haiku-*", "best"), Err(Refusal::ModelDenied));
+    assert_eq!(opens("claude-haiku-4-5-20251001", "claude-haiku-4-5"), Ok(()));
+    assert_eq!(opens("claude-haiku-4-5", "claude-haiku-4-5-20251001"), Ok(()));
+    assert_eq!(opens("claude-3-*", "claude-3-7-sonnet-20250219"), Err(Refusal::ModelDenied), "Sonnet 4.6 is used");
+    assert_eq!(opens("claude-sonnet-*", "claude-3-7-sonnet-20250219"), Ok(()));
+    let names = |open: &str| bounded(open).open_models(FIRST).iter().map(|p| p.text().to_string()).collect::<Vec<_>>();
+    assert_eq!(
+        (names("*"), names("best")),
+        (vec!["claude-sonnet-4-6".into(), "best".into(), "claude-haiku-4-5".into()], vec!["best".to_owned()])
+    );
+}
+
+#[test]
+fn what_a_target_can_take_is_said_or_known_by_the_id_there() {
+    let can = |table: &Table, asked: &str| {
+        let plan = table.resolve(FIRST, asked).expect("open");
+        plan.candidates(table).map(|target| table.can(&plan, target, asked)).collect::<Vec<_>>()
+    };
+    let said = SaidCan { window_max: Some(32_000), tools: Some(false), ..SaidCan::default() };
+    let small = Target { said, ..to(1, 2) };
+    let table = open_to_all(vec![
+        model("claude-haiku-4-5", &[to(0, 1), Target { model: Some("glm-4.7".into()), ..to(1, 2) }, small.clone()]),
+        Model { aliases: vec!["old".into()], ..model("claude-opus-4-5", &[to(0, 1)]) },
+        model("*", &[to(0, 1), small]),
+    ]);
+    let known = |window, images| Can { window_max: Some(window), images, ..Can::default() };
+    let small = Can { window_max: Some(32_000), tools: false, ..Can::default() };
+    assert_eq!(can(&table, "claude-haiku-4-5"), [known(200_000, true), known(200_000, false), small]);
+    assert_eq!(can(&table, "old"), [known(200_000, true)]);
+    assert_eq!(can(&table, "claude-opus-5-5"), [known(1_000_000, true), small], "a glob is looked up when asked");
+    assert_eq!(can(&table, "anthropic/qwen3-coder-plus"), [known(998_000, false), Can { images: false, ..small }]);
+    assert_eq!(can(&table, "house-model"), [Can::default(), small], "what is not known is taken to be possible");
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::net::{Guard, Via};
+use crate::{
+    base::Span,
+    net::{Guard, Via},
+};
 
 /// The kind of service behind an upstream; each is a preset of base URL, credential header and dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,9 @@ pub struct Upstream {
     pub via: Option<Arc<Via>>,
     /// Which addresses connections may go to: the proxy's where there is one, else the host's.
     pub guard: Guard,
+    /// How long it may take from the last byte of a request to the head of its answer before the next candidate is asked;
+    /// `None` leaves it the whole patience of the client.
+    pub first_byte: Option<Span>,
     /// What some of its answers mean here, before the general table is asked; the first that fits.
     pub verdicts: Vec<VerdictRule>,
 }

@@ -10,7 +10,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use text::ModelText;
+pub use text::{ModelText, unescaped};
 
 use crate::base::{bounds::JSON_DEPTH_MAX, failure::Kind};
 use memchr::memchr2;
@@ -426,7 +426,7 @@ impl FieldScan {
 
 /// Offset of the quote that ends the string in which `from` lies. `escaped` carries a backslash at the end of `bytes`
 /// over to the next call; a `\uXXXX` needs no more, for its digits are neither quote nor backslash.
-fn string_end(bytes: &[u8], from: usize, escaped: &mut bool) -> Option<usize> {
+pub fn string_end(bytes: &[u8], from: usize, escaped: &mut bool) -> Option<usize> {
     let mut at = from;
     if *escaped && at < bytes.len() {
         *escaped = false;

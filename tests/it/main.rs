@@ -9,15 +9,19 @@
 
 mod balance;
 mod configs;
+mod cuts;
 mod docs;
 mod doctor;
 mod drain;
 mod edges;
 mod egress;
+mod exact;
 mod exchange;
 mod failover;
 mod health;
+mod leaving;
 mod levers;
+mod panic;
 mod reload;
 mod requests;
 mod secure;

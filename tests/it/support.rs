@@ -50,6 +50,16 @@ pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, v)| v.trim())
 }
 
+/// Lets this process, and what it starts, open as many files as the system allows.
+pub fn many_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes one `rlimit` to the address it is given.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: setrlimit reads one `rlimit` from the address it is given.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+}
+
 /// A scripted upstream. The script answers one request; false closes the connection.
 pub struct Upstream {
     pub address: SocketAddr,

@@ -13,6 +13,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("table", 3),
     ("auth", 4),
     ("config", 4),
+    ("meter", 4),
     ("upstream", 4),
     ("serve", 5),
     ("mock", 5),
@@ -23,7 +24,7 @@ pub const FLOORS: &[(&str, u8)] = &[
     ("cli", 9),
 ];
 /// Modules that hold no async, no socket, no clock and no file.
-const PURE: &[&str] = &["base", "wire", "dialect", "table", "auth", "config", "upstream"];
+const PURE: &[&str] = &["base", "wire", "dialect", "table", "auth", "config", "meter", "upstream"];
 /// What `config` may touch all the same: it reads files, and secrets from the environment.
 const CONFIG_MAY: &[&str] = &["fs", "env"];
 /// Words that mean I/O, time or waiting.

@@ -2,7 +2,7 @@
 
 use crate::base::UpstreamSlot;
 use crate::table::pattern::MODEL_BYTES_MAX;
-use crate::table::{Can, Model, Pattern, TARGETS_MAX, Target};
+use crate::table::{Can, Model, Pattern, SaidCan, TARGETS_MAX, Target};
 
 use super::super::diagnose::{At, Edit, Problems, Remedy};
 use super::super::file::{self, File};
@@ -139,5 +139,12 @@ fn target(problems: &mut Problems, written: &file::Target, upstreams: &Names) ->
     let weight = written.weight.as_ref().map_or(1, |number| within(problems, "weight", number, 1, 1_000_000));
     let upstream = UpstreamSlot(upstreams.find(problems, written.upstream.as_ref()?, written.at)?);
     let model = written.model.as_ref().map(|id| id.value.as_str().into());
-    Some(Target { upstream, model, tier: tier as u8, weight: weight as u32, can: Can::default() })
+    Some(Target {
+        upstream,
+        model,
+        tier: tier as u8,
+        weight: weight as u32,
+        said: SaidCan::default(),
+        can: Can::default(),
+    })
 }

@@ -55,7 +55,8 @@ pub(super) fn patience(problems: &mut Problems, written: &[(&'static str, At<Str
     let mut patience = Patience::default();
     for (step, text) in written {
         let example = schema::TIMEOUTS.keys.iter().find(|key| key.name == *step).map_or("5s", |key| key.example);
-        match value::duration(&text.value, example.trim_matches('"')) {
+        let read = if *step == "ping" { value::duration_or_never } else { value::duration };
+        match read(&text.value, example.trim_matches('"')) {
             Ok(span) => {
                 if let Some(slot) = slot(&mut patience, step) {
                     *slot = span;
@@ -81,6 +82,7 @@ fn slot<'p>(patience: &'p mut Patience, step: &str) -> Option<&'p mut Span> {
         "send" => &mut patience.send,
         "first_byte" => &mut patience.first_byte,
         "idle" => &mut patience.idle,
+        "ping" => &mut patience.ping,
         "write_stall" => &mut patience.write_stall,
         "keep_alive" => &mut patience.keep_alive,
         "drain_grace" => &mut patience.drain_grace,
@@ -112,6 +114,23 @@ pub(super) fn bounds(problems: &mut Problems, written: &file::Bounds) -> Bounds 
         bodies_bytes_max,
         connections_max: count("connections_max", written.connections.as_ref(), 1, 1_000_000, defaults.connections_max),
         pool_idle_max: count("pool_idle_max", written.pool_idle.as_ref(), 0, 65_536, defaults.pool_idle_max),
+        event_rate_min: count("event_rate_min", written.event_rate.as_ref(), 0, 60_000, 0) as u32,
+    }
+}
+
+/// A length of time that belongs to one thing; an ill-formed one is told.
+pub(super) fn span(problems: &mut Problems, key: &str, text: &At<String>, example: &str) -> Option<Span> {
+    match value::duration(&text.value, example) {
+        Ok(span) => Some(span),
+        Err(fault) => {
+            problems.add(
+                text.at,
+                format!("`{key}` is `{}`, which {}", text.value, fault.cause),
+                format!("write {}", quoted(&fault.instead)),
+                Remedy::replace(text.at, quoted(&fault.instead)),
+            );
+            None
+        }
     }
 }
 

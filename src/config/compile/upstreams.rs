@@ -16,7 +16,7 @@ use super::super::host::Host;
 use super::super::quickstart::ANTHROPIC_URL;
 use super::super::reader::{entry, extent};
 use super::super::url::{self, BaseUrl};
-use super::{Names, beside, egress, quoted, word};
+use super::{Names, beside, egress, quoted, settings, word};
 
 /// A secret's file and a CA bundle are no larger than this, in bytes.
 const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -84,6 +84,7 @@ fn one(problems: &mut Problems, host: &dyn Host, written: &file::Upstream) -> Up
         host_header: url.host_header,
         credentials: credentials(problems, host, written, auth, name),
         extra_ca: written.ca_file.as_ref().map(|path| roots(problems, host, path)).unwrap_or_default(),
+        first_byte: written.first_byte.as_ref().and_then(|text| settings::span(problems, "first_byte", text, "30s")),
         verdicts: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@ mod answers;
 mod content;
 mod enforcing;
 mod faults;
+mod metered;
 mod server;
 
 use super::{Engine, Options, Request, Step};

@@ -189,7 +189,7 @@ fn told_at(got: &[u8], payload: &[u8]) -> Option<usize> {
 fn broken(court: &mut Court<'_>, case: &Case<'_>, script: &Script, passed: &[u8], told: bool, is_whole: bool) {
     let in_chunks = case.message.field("transfer-encoding").is_some();
     // Where only a close ends a stream, its last event must have come for it to be whole.
-    let needs_last = script.is_stream && script.until_close && in_chunks;
+    let needs_last = script.is_stream && script.until_close && (in_chunks || case.message.until_close);
     let may_end = told || is_whole && !needs_last || script.is_stream && has_ended(passed);
     if case.message.is_complete && !may_end {
         court.breach(rule::BROKEN, format!("{}: {} bytes, and it looks complete", case.told(), passed.len()));
@@ -272,7 +272,8 @@ fn log(court: &mut Court<'_>, case: &Case<'_>, told: bool) {
     if tried != record.attempts.to_string() || usize::from(record.attempts) < sent || record.attempts > 2 {
         court.breach(rule::LOG, format!("{}: {tried} attempts told, {sent} seen", case.told()));
     }
-    let events = if case.message.field("transfer-encoding").is_some() { borders(&case.message.body).len() } else { 0 };
+    let are_read = case.message.field("transfer-encoding").is_some() || case.message.until_close;
+    let events = if are_read { borders(&case.message.body).len() } else { 0 };
     let is_plain = case.message.is_complete && !told && ending == "complete";
     let is_stream = is_plain && record.stream;
     let body = (case.message.body.len() as u64, case.asked.body_bytes as u64);

@@ -158,9 +158,9 @@ impl Table {
     }
 
     fn model_meaning(&self, model: &Model) -> ModelMeaning {
-        let Model { name, targets, fallback: _ } = model;
+        let Model { name, aliases: _, targets, fallback: _ } = model;
         let target = |target: &Target| {
-            let Target { upstream, model, tier, weight, can: _ } = target;
+            let Target { upstream, model, tier, weight, said: _, can: _ } = target;
             TargetMeaning {
                 upstream: self.upstream(*upstream).map_or_else(String::new, |upstream| upstream.name.to_string()),
                 model: model.as_deref().map(str::to_owned),
@@ -241,6 +241,7 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
         extra_ca,
         via,
         guard,
+        first_byte: _,
         verdicts: _,
     } = upstream;
     let scheme = if *tls { "https" } else { "http" };
@@ -262,8 +263,20 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
 }
 
 fn timeouts(patience: &Patience) -> BTreeMap<String, u64> {
-    let Patience { connect, tls, head, body, send, first_byte, idle, write_stall, keep_alive, drain_grace, drain } =
-        *patience;
+    let Patience {
+        connect,
+        tls,
+        head,
+        body,
+        send,
+        first_byte,
+        idle,
+        ping,
+        write_stall,
+        keep_alive,
+        drain_grace,
+        drain,
+    } = *patience;
     let steps = [
         ("connect", connect),
         ("tls", tls),
@@ -272,6 +285,7 @@ fn timeouts(patience: &Patience) -> BTreeMap<String, u64> {
         ("send", send),
         ("first_byte", first_byte),
         ("idle", idle),
+        ("ping", ping),
         ("write_stall", write_stall),
         ("keep_alive", keep_alive),
         ("drain_grace", drain_grace),
@@ -281,12 +295,13 @@ fn timeouts(patience: &Patience) -> BTreeMap<String, u64> {
 }
 
 fn sizes(bounds: &Bounds) -> BTreeMap<String, u64> {
-    let Bounds { body_bytes_max, bodies_bytes_max, connections_max, pool_idle_max } = *bounds;
+    let Bounds { body_bytes_max, bodies_bytes_max, connections_max, pool_idle_max, event_rate_min } = *bounds;
     let sizes = [
         ("body_max", body_bytes_max),
         ("bodies_max", bodies_bytes_max),
         ("connections_max", connections_max as u64),
         ("pool_idle_max", pool_idle_max as u64),
+        ("event_rate_min", u64::from(event_rate_min)),
     ];
     sizes.into_iter().map(|(name, size)| (name.to_owned(), size)).collect()
 }

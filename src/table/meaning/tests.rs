@@ -23,6 +23,7 @@ fn upstream(name: &str, port: u16) -> Upstream {
         extra_ca: Vec::new(),
         via: None,
         guard: Guard::Inside,
+        first_byte: None,
         verdicts: Vec::new(),
     }
 }
@@ -212,7 +213,7 @@ fn upstreams() {
 #[test]
 fn settings_and_what_needs_a_restart() {
     let slower = said(|t| t.patience.idle = crate::base::Span::from_secs(20));
-    assert_eq!(slower, ["- [timeouts] idle is lowered to 20000 ms, from 300000 ms"]);
+    assert_eq!(slower, ["- [timeouts] idle is lowered to 20000 ms, from 240000 ms"]);
     assert_eq!(said(|t| t.bounds.pool_idle_max = 300), ["+ [bounds] pool_idle_max is raised to 300, from 256"]);
     let contact = said(|t| t.org.contact = Some("#help".into()));
     assert_eq!(contact, ["~ [org] contact is `#help`; it was not set"]);

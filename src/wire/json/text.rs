@@ -54,6 +54,15 @@ impl fmt::Display for ModelText {
     }
 }
 
+/// The text of `raw`, a JSON string as written, without its quotes. `out` is used only if there are escapes in it. `None`
+/// if it is not valid, or longer than `out`.
+pub fn unescaped<'a>(raw: &'a [u8], out: &'a mut [u8]) -> Option<&'a [u8]> {
+    if !raw.iter().any(|byte| *byte == b'\\' || *byte < b' ') {
+        return Some(raw);
+    }
+    unescape(raw, out).ok()
+}
+
 /// Writes `raw` (a JSON string as written, without its quotes) into `out` without escapes. Bytes above 0x7f pass
 /// unchecked.
 pub(super) fn unescape<'a>(raw: &[u8], out: &'a mut [u8]) -> Result<&'a [u8], Fault> {

@@ -2,11 +2,12 @@
 //! connections, and what the operator is told.
 
 mod files;
+mod streams;
 
 use super::secure::{BOTH, Files, connect};
 use super::support::{
     Answer, BODY, Client, DRIVERS, Forebay, KEY, PROVIDER_KEY, STREAM_HEAD, STUCK, Upstream, answer, chunk, config,
-    event, post,
+    event, many_files, post, post_with, read_head,
 };
 use serde_json::Value;
 use std::{
@@ -15,7 +16,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex},
 };
 
 fn on_both_drivers(test: impl Fn(&str)) {
@@ -113,66 +114,6 @@ fn echo() -> Upstream {
 
 fn with(upstream: &Upstream, more: &str) -> String {
     config(&format!("http://{}", upstream.address), more)
-}
-
-#[test]
-fn a_hundred_reloads_break_no_stream() {
-    on_both_drivers(|driver| {
-        let (go, gone) = mpsc::channel::<()>();
-        let gone = Mutex::new(gone);
-        let upstream = Upstream::plain(move |got, stream| {
-            if got.number > 0 {
-                return stream.write_all(answer("200 OK", "", "{}").as_bytes()).is_ok();
-            }
-            stream.write_all(STREAM_HEAD.as_bytes()).unwrap();
-            let go = gone.lock().unwrap();
-            let mut number = 0;
-            while go.recv().is_ok() {
-                let piece = event("content_block_delta", &format!(",\"n\":{number}"));
-                stream.write_all(chunk(&piece).as_bytes()).unwrap();
-                number += 1;
-            }
-            stream.write_all(format!("{}0\r\n\r\n", chunk(&event("message_stop", ""))).as_bytes()).is_ok()
-        });
-        let scene = Scene::start(&with(&upstream, ""), driver);
-        let mut streaming = scene.forebay.connect();
-        streaming.send(post(BODY).as_bytes());
-        let (mut received, mut wanted) = (Vec::new(), String::new());
-        assert!(super::support::read_head(&mut streaming.0).unwrap().starts_with("HTTP/1.1 200"));
-        let mut kept = scene.forebay.connect();
-        let mut published = 1;
-        for round in 0..100 {
-            go.send(()).unwrap();
-            received.extend(streaming.read_chunk().unwrap());
-            wanted.push_str(&event("content_block_delta", &format!(",\"n\":{round}")));
-            let (more, status) = match round % 5 {
-                0 => ("[[team]]\nname = 7\n".to_owned(), 422),
-                1 => (format!("[[team]]\nname = \"t{round}\"\n"), 200),
-                2 => (format!("[timeouts]\nconnect = \"{}s\"\n", round + 1), 200),
-                3 => (
-                    "[[upstream]]\nname = \"more\"\nbase_url = \"http://127.0.0.1:9\"\nauth = \"none\"\n\
-                      [[model]]\nname = \"*\"\ntargets = [{ upstream = \"main\" }]\n"
-                        .to_owned(),
-                    200,
-                ),
-                _ => (String::new(), 200),
-            };
-            let (got, document) = scene.reload(&with(&upstream, &more));
-            assert_eq!(got, status, "{document}");
-            published += u64::from(status == 200);
-            kept.send(post(BODY).as_bytes());
-            let answer = kept.read().expect("a kept-alive connection stays");
-            assert_eq!((answer.status(), answer.header("x-forebay-generation")), (200, Some(&*published.to_string())));
-        }
-        drop(go);
-        while let Some(piece) = streaming.read_chunk() {
-            received.extend(piece);
-        }
-        wanted.push_str(&event("message_stop", ""));
-        assert_eq!(String::from_utf8(received).unwrap(), wanted);
-        let history = json(&scene.forebay.admin("/table/history"));
-        assert_eq!(history["reloads"].as_array().unwrap().len(), 20);
-    });
 }
 
 #[test]
