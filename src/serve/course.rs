@@ -196,9 +196,14 @@ impl<O: Outbox> Course<'_, O> {
         let (table, candidate) = (Arc::clone(&story.table), &asking.candidate);
         if let Route::Model { plan, .. } = &self.route {
             let target = plan.numbered(&table).find(|(_, at)| *at == candidate.target).map(|(target, _)| target);
-            name_model(self.body, target.and_then(|target| target.model.as_deref()), &mut self.wrote);
+            let asked =
+                self.body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()).map(|model| model.text.clone());
+            let id = target.zip(asked.as_ref()).and_then(|(target, asked)| table.sent_id(plan, target, asked));
+            name_model(self.body, id, &mut self.wrote);
         }
-        let until = if asking.more { story.until.min(asking.began.after(HANG_MAX)) } else { story.until };
+        let told = table.upstream(candidate.upstream).and_then(|upstream| upstream.first_byte);
+        let hang = told.or(asking.more.then_some(HANG_MAX)).map_or(story.until, |span| asking.began.after(span));
+        let until = story.until.min(hang);
         let (head, place) = ((&*client.head, client.head_bytes.live()), (candidate.upstream, candidate.place));
         let order = Order::new(&table, place, self.door, head, self.body, until)?;
         attempt::attempt(shard, client, &order, self.body, story).await

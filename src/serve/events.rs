@@ -2,7 +2,7 @@
 //! is told. No I/O.
 
 use crate::{
-    base::bounds::EVENT_BYTES_MAX,
+    base::{Mono, Span, bounds::EVENT_BYTES_MAX},
     dialect::{
         anthropic::{Fault, LATE, Progress},
         late::{Moment, Telling, telling},
@@ -22,6 +22,8 @@ pub struct Events {
     split: bool,
     /// How many have come.
     pub count: u64,
+    /// Of them, those that are no `ping`.
+    telling: u64,
 }
 
 impl Events {
@@ -78,6 +80,7 @@ impl Events {
                 if self.split && border == 0 { &[][..] } else { all.live().get(border..end).unwrap_or_default() };
             self.progress.saw(self.scanner.name(), event);
             self.count += 1;
+            self.telling += u64::from(self.scanner.name() != b"ping");
             (at, border) = (end, end);
         }
         if border == 0 && all.len() <= EVENT_BYTES_MAX {
@@ -94,6 +97,32 @@ impl Events {
             all.truncate(border);
         }
         Some(all)
+    }
+}
+
+/// Whether a stream keeps the pace that the operator asks for.
+pub struct Pace {
+    /// Events a minute; zero asks for nothing.
+    least: u32,
+    /// When the minute began, and how many events had come then.
+    since: Option<(Mono, u64)>,
+}
+
+impl Pace {
+    /// At least `least` events a minute.
+    pub fn new(least: u32) -> Pace {
+        Pace { least, since: None }
+    }
+
+    /// Whether a minute has gone by with fewer. The first one begins with the first content.
+    pub fn is_too_slow(&mut self, events: Option<&Events>, now: Mono) -> bool {
+        let Some(events) = events.filter(|events| self.least > 0 && events.are_committed()) else { return false };
+        let (since, had) = *self.since.get_or_insert((now, events.telling));
+        if now.since(since) < Span::from_secs(60) {
+            return false;
+        }
+        self.since = Some((now, events.telling));
+        events.telling - had < u64::from(self.least)
     }
 }
 
@@ -135,6 +164,22 @@ mod tests {
         assert_eq!(events.told(), Telling::Silence, "in the middle of an event");
         assert_eq!(taken(&mut events, b"\n\n").unwrap(), b"\n\n");
         assert_eq!(events.told(), Telling::Event);
+    }
+
+    #[test]
+    fn a_stream_that_only_drips_is_too_slow() {
+        let at = |secs| Mono::default().after(Span::from_secs(secs));
+        let (mut events, mut pace) = (Events::default(), Pace::new(2));
+        assert!(!pace.is_too_slow(Some(&events), at(0)));
+        assert!(!pace.is_too_slow(Some(&events), at(500)), "nothing has come, which is the idle limit's business");
+        events.take(Segment::copy_of(b"event: content_block_delta\n\n"));
+        assert!(!pace.is_too_slow(Some(&events), at(500)));
+        events.take(Segment::copy_of(b"event: a\n\nevent: b\n\n"));
+        assert!(!pace.is_too_slow(Some(&events), at(560)));
+        events.take(Segment::copy_of(b"event: a\n\nevent: ping\n\nevent: ping\n\n"));
+        assert!(!pace.is_too_slow(Some(&events), at(600)), "the minute is not over");
+        assert!(pace.is_too_slow(Some(&events), at(620)), "pings do not count");
+        assert!(!Pace::new(0).is_too_slow(Some(&events), at(9_999)));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     client::Client,
     drain::Stage,
     edits::{answer_fields, push_number},
-    events::{Events, append},
+    events::{Events, Pace, append},
     exchange::Story,
     hold::Hold,
     shard::Shard,
@@ -34,9 +34,6 @@ use std::{
     pin::pin,
     task::Poll,
 };
-
-/// A stream that is silent for so long gets a ping: proxies on the client's side close what seems dead.
-const PING_AFTER: Span = Span::from_secs(15);
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +120,7 @@ pub async fn relay<R: Runtime>(
         decoder: BodyDecoder::new(upstream_head.framing),
         frame,
         events: reads_events.then(Events::default),
+        pace: Pace::new(story.table.bounds.event_rate_min),
         head: Some(head),
         surplus: false,
         payload_bytes: 0,
@@ -209,6 +207,7 @@ struct Flow<'a, O: Outbox> {
     decoder: BodyDecoder,
     frame: Frame,
     events: Option<Events>,
+    pace: Pace,
     /// The head, until it leaves: together with the first bytes of the body if they are there.
     head: Option<Segment>,
     /// The upstream sent more than its answer.
@@ -301,11 +300,15 @@ impl<O: Outbox> Flow<'_, O> {
             self.write(shard, ticker, None).await?;
         }
         let mut now = shard.rt.now();
+        if self.pace.is_too_slow(self.events.as_ref(), now) {
+            return Err(Broken::Answer(Kind::AnswerIdle));
+        }
+        let pings = self.patience.ping > Span::ZERO;
         let silent_until = now.after(self.patience.idle);
         loop {
             let until = match &self.hold {
                 Some(hold) => hold.until,
-                None if self.events.as_ref().is_some_and(Events::can_ping) => now.after(PING_AFTER),
+                None if pings && self.events.as_ref().is_some_and(Events::can_ping) => now.after(self.patience.ping),
                 None => silent_until,
             };
             let from = &mut *self.from;

@@ -14,6 +14,7 @@ use forebay::{
     serve::{Shard, connection, shard::Shared},
     table::live::{Addresses, Live},
     telemetry::{Core, Record},
+    upstream::Health,
 };
 use std::{
     io::Write,
@@ -66,6 +67,7 @@ impl House {
         let mut live = Live::unknown(1);
         live.addresses[0] = Addresses { known: [upstream].into(), resolved_at: Some(wall()), ..Addresses::default() };
         let shared = Shared {
+            upstreams: Arc::new(ArcSwap::from_pointee(Health::default().grown_for(&table))),
             table: Arc::new(ArcSwap::from_pointee(table)),
             live: Arc::new(ArcSwap::from_pointee(live)),
             tls: Arc::new(ArcSwap::from_pointee(vec![None])),
