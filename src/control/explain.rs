@@ -116,12 +116,7 @@ fn fallback(table: &Table, caller: &Caller, question: &Question) -> Value {
 }
 
 /// One target: whether it is open and fits, and why not.
-fn described(
-    table: &Table,
-    (slot, plan): (CallerSlot, Option<&Plan>),
-    question: &Question,
-    target: &Target,
-) -> Value {
+fn described(table: &Table, (slot, plan): (CallerSlot, Option<&Plan>), question: &Question, target: &Target) -> Value {
     let upstream = table.upstream(target.upstream);
     let credentials = upstream.map(|upstream| upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>());
     let there = plan.and_then(|plan| table.sent_id(plan, target, &question.model));
@@ -278,7 +273,7 @@ mod tests {
             resolve,
             tests::{table, upstream},
         },
-        table::{Access, SaidCan, Class, Credential, Pattern, SecretLine, Team},
+        table::{Access, Class, Credential, Pattern, SaidCan, SecretLine, Team},
         telemetry::Text,
         upstream::Health,
     };
