@@ -121,7 +121,7 @@ fn question(args: &Args) -> Result<Question, String> {
 
 /// Takes in what a body demands of the model.
 fn demands(question: &mut Question, document: &Value, bytes: u64) {
-    question.model = document["model"].as_str().unwrap_or_default().to_owned();
+    document["model"].as_str().unwrap_or_default().clone_into(&mut question.model);
     question.bytes = bytes;
     question.input = bytes / BYTES_PER_LLM_TOKEN;
     question.output_max = document["max_tokens"].as_u64().unwrap_or_default();

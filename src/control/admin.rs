@@ -95,7 +95,7 @@ fn router(control: Arc<Control>, scope: Scope, own: SocketAddr) -> Router {
             .route("/table", get(table))
             .route("/table/history", get(pages::history))
             .route("/table/meaning", get(pages::meaning))
-            .route("/upstreams", get(levers::upstreams))
+            .route("/upstreams", get(levers::standing))
             .route("/upstreams/drain", post(levers::drain))
             .route("/upstreams/resume", post(levers::resume))
             .route("/explain", post(levers::explain))

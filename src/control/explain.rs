@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 /// A request, as far as it matters for where it goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Question {
     /// The name of the key that asks.
     pub key: String,

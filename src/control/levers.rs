@@ -7,7 +7,7 @@ use super::{
     drains::{self, Drain},
     explain::{self, Question},
     line::rfc3339,
-    upstreams::wall_at,
+    upstreams::{self, wall_at},
 };
 use crate::{
     base::{Mono, Span, Wall},
@@ -45,8 +45,8 @@ struct Wish {
 }
 
 /// `GET /upstreams`.
-pub async fn upstreams(State(control): State<Arc<Control>>) -> Response {
-    answer(StatusCode::OK, &control.with_scene(|scene| scene.document()))
+pub async fn standing(State(control): State<Arc<Control>>) -> Response {
+    answer(StatusCode::OK, &control.with_scene(upstreams::document))
 }
 
 /// `POST /upstreams/drain`, with `{"name": "NAME[/CREDENTIAL]", "for": "2h"}`: 409 when a model would have no way left,
@@ -54,7 +54,7 @@ pub async fn upstreams(State(control): State<Arc<Control>>) -> Response {
 pub async fn drain(State(control): State<Arc<Control>>, body: Bytes) -> Response {
     let wish = match wish(&body) {
         Ok(wish) => wish,
-        Err(refusal) => return refusal,
+        Err(fault) => return refuse(StatusCode::BAD_REQUEST, &fault),
     };
     let table = control.table.load_full();
     let (upstream, credential) = match drains::find(&table, &wish.name) {
@@ -92,7 +92,7 @@ pub async fn drain(State(control): State<Arc<Control>>, body: Bytes) -> Response
 pub async fn resume(State(control): State<Arc<Control>>, body: Bytes) -> Response {
     let wish = match wish(&body) {
         Ok(wish) => wish,
-        Err(refusal) => return refusal,
+        Err(fault) => return refuse(StatusCode::BAD_REQUEST, &fault),
     };
     let (upstream, credential) = wish.name.split_once('/').map_or((&*wish.name, None), |(n, c)| (n, Some(c)));
     let Some(ended) = control.drains.end(upstream, credential) else {
@@ -153,13 +153,9 @@ pub async fn run(control: Arc<Control>) {
     }
 }
 
-fn wish(body: &[u8]) -> Result<Wish, Response> {
-    serde_json::from_slice(body).map_err(|error| {
-        refuse(
-            StatusCode::BAD_REQUEST,
-            &format!("the body is not a wish such as {{\"name\": \"a\", \"for\": \"2h\"}}: {error}."),
-        )
-    })
+fn wish(body: &[u8]) -> Result<Wish, String> {
+    serde_json::from_slice(body)
+        .map_err(|error| format!("the body is not a wish such as {{\"name\": \"a\", \"for\": \"2h\"}}: {error}."))
 }
 
 fn by_whom(by: &Text<64>) -> String {

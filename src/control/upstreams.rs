@@ -35,14 +35,17 @@ pub struct Scene<'a> {
     pub wall: Wall,
 }
 
-impl Scene<'_> {
-    /// The document.
-    pub fn document(&self) -> Value {
-        let upstreams: Vec<Value> =
-            self.table.upstream_slots().map(|(slot, upstream)| self.upstream(slot, upstream)).collect();
-        json!({ "at": rfc3339(self.wall), "generation": self.table.generation, "upstreams": upstreams })
-    }
+/// The document of a scene.
+pub fn document(scene: &Scene<'_>) -> Value {
+    let upstreams = scene.table.upstream_slots().map(|(slot, upstream)| scene.upstream(slot, upstream));
+    json!({
+        "at": rfc3339(scene.wall),
+        "generation": scene.table.generation,
+        "upstreams": upstreams.collect::<Vec<_>>(),
+    })
+}
 
+impl Scene<'_> {
     fn upstream(&self, slot: UpstreamSlot, upstream: &Upstream) -> Value {
         let state = self.health.upstream(slot);
         let credentials = (0..upstream.pool_len()).filter_map(|place| {
@@ -200,7 +203,7 @@ mod tests {
             now,
             wall,
         };
-        let document = scene.document();
+        let document = document(&scene);
         let [a, b] = [0, 1].map(|at| &document["upstreams"][at]);
         assert_eq!((&a["name"], &a["standing"]["is"], &a["drained"]), (&"a".into(), &"closed".into(), &Value::Null));
         assert_eq!(a["credentials"][0]["refused_until"], "1970-01-01T00:01:10.000Z");

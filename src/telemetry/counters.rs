@@ -243,7 +243,8 @@ pub struct Counters {
     /// About how much cached input that made new, in tokens as a model counts them.
     pub moved_llm_tokens: Counter,
     late: [Counter; Late::ALL.len()],
-    attempts: [[Counter; VERDICTS]; CREDENTIALS_MAX],
+    /// One for each credential that is counted apart.
+    attempts: Box<[[Counter; VERDICTS]]>,
     handshakes: [Counter; Handshake::ALL.len()],
     statuses: [Counter; STATUSES.end - STATUSES.start],
     reasons: [Counter; REASONS],
@@ -280,7 +281,7 @@ impl Counters {
             moved: Counter::new(),
             moved_llm_tokens: Counter::new(),
             late: [const { Counter::new() }; Late::ALL.len()],
-            attempts: [const { [const { Counter::new() }; VERDICTS] }; CREDENTIALS_MAX],
+            attempts: (0..CREDENTIALS_MAX).map(|_| [const { Counter::new() }; VERDICTS]).collect(),
             handshakes: [const { Counter::new() }; Handshake::ALL.len()],
             statuses: [const { Counter::new() }; STATUSES.end - STATUSES.start],
             reasons: [const { Counter::new() }; REASONS],
