@@ -134,9 +134,9 @@ mod tests {
         record
     }
 
-    fn attempt(credential: u32, verdict: &'static str, took_us: u32) -> Option<Attempt> {
+    fn attempt(credential: u32, verdict: &'static str, took_us: u32) -> Attempt {
         let (upstream, credential) = (UpstreamSlot(0), CredentialSlot(credential));
-        Some(Attempt { upstream, credential, status: 529, verdict, at_us: 0, took_us })
+        Attempt { upstream, credential, status: 529, verdict, at_us: 0, took_us }
     }
 
     #[test]
@@ -175,12 +175,12 @@ mod tests {
     fn the_last_failure_of_each_credential_is_known() {
         let (mut recent, names) = (Recent::default(), Names::default());
         let mut failed = record(10, 200);
-        failed.tried = [attempt(0, "connect_failed", 5_000), attempt(1, "delivered", 1), None];
+        failed.tried = [Some(attempt(0, "connect_failed", 5_000)), Some(attempt(1, "delivered", 1)), None];
         recent.keep(&failed, &names);
         assert_eq!(recent.failure(CredentialSlot(0)).map(|f| (f.at, f.verdict)), Some((Wall(15), "connect_failed")));
         assert_eq!(recent.failure(CredentialSlot(1)), None);
         let mut earlier = record(2, 200);
-        earlier.tried = [attempt(0, "upstream_failed", 1_000), None, None];
+        earlier.tried = [Some(attempt(0, "upstream_failed", 1_000)), None, None];
         recent.keep(&earlier, &names);
         assert_eq!(recent.failure(CredentialSlot(0)).map(|f| f.verdict), Some("connect_failed"));
     }
