@@ -60,6 +60,14 @@ pub struct Answered<O: Outbox> {
     pub request_sent: bool,
 }
 
+impl<O: Outbox> Answered<O> {
+    /// Keeps the connection for another exchange; at most `max` wait.
+    pub fn shelve<R: Runtime<Outbox = O>>(self, shard: &Shard<R>, max: usize) {
+        let (now, live) = (shard.rt.now(), shard.live());
+        shard.pool.borrow_mut().put(self.slot, live.addresses_of(self.slot), self.conn, self.opened, now, max);
+    }
+}
+
 impl<'a> Order<'a> {
     /// The request of `head` for an upstream of `table`, with the credential at `credential` of its pool; given up at
     /// `until` if no answer has begun.

@@ -10,7 +10,7 @@ use super::{
     exchange::{Stop, Story},
     gate::Door,
     outcome::{self, Failures},
-    relay::{self, Outcome, Relayed},
+    relay::{self, Outcome, Relayed, Terms},
     shard::Shard,
     splice::name_model,
     watch::{Watched, watched},
@@ -96,7 +96,7 @@ pub async fn course<R: Runtime>(
                 wait(shard, client, until.min(story.until)).await?;
                 continue;
             }
-            Choice::Nobody { room_at } => return course.give_up(shard, client, room_at, story).await,
+            Choice::Nobody { room_at } => return Box::pin(course.give_up(shard, client, room_at, story)).await,
         };
         let asking = course.asking(candidate, story, shard.rt.now());
         if let Some(relayed) = course.ask(shard, client, &asking, story).await? {
@@ -240,10 +240,12 @@ impl<O: Outbox> Course<'_, O> {
         asking: &Asking,
         story: &mut Story,
     ) -> Option<Relayed> {
-        let answered = self.answer.take()?;
+        let answered = self.answer.as_mut()?;
         let status = answered.head.status;
-        let may_leave = asking.more && (200..300).contains(&status) && self.door.peeks();
-        let relayed = relay::relay(shard, client, answered, self.body, may_leave, story).await;
+        let good = (200..300).contains(&status);
+        let may_leave = asking.more && good && self.door.peeks();
+        let terms = Terms { may_leave, metered: good && self.door == Door::Messages };
+        let relayed = relay::relay(shard, client, answered, self.body, terms, story).await;
         let (effect, verdict) = match relayed.outcome {
             Outcome::Untold(Kind::Draining) | Outcome::Told(Kind::Draining) | Outcome::Cut(Kind::Draining) => {
                 (Effect::Nothing, Kind::Draining.row().reason)
@@ -253,6 +255,9 @@ impl<O: Outbox> Course<'_, O> {
             Outcome::Complete => (Effect::Works, "delivered"),
             Outcome::ClientGone | Outcome::ClientStalled => (Effect::Works, "client_gone"),
         };
+        if let Some(answered) = self.answer.take().filter(|_| relayed.reusable) {
+            answered.shelve(shard, story.table.bounds.pool_idle_max);
+        }
         self.leave(asking, (status, verdict), effect, story, shard.rt.now());
         match relayed.outcome {
             Outcome::Untold(kind) if may_leave && kind != Kind::Draining => {
@@ -297,7 +302,14 @@ impl<O: Outbox> Course<'_, O> {
             return Err(Stop::Failed(failure));
         }
         match kept {
-            Some(answered) => Ok(relay::relay(shard, client, *answered, self.body, false, story).await),
+            Some(mut answered) => {
+                let terms = Terms { may_leave: false, metered: false };
+                let relayed = relay::relay(shard, client, &mut answered, self.body, terms, story).await;
+                if relayed.reusable {
+                    answered.shelve(shard, story.table.bounds.pool_idle_max);
+                }
+                Ok(relayed)
+            }
             None => Err(Stop::Failed(outcome::nobody(story))),
         }
     }

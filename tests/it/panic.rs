@@ -71,6 +71,7 @@ impl House {
             table: Arc::new(ArcSwap::from_pointee(table)),
             live: Arc::new(ArcSwap::from_pointee(live)),
             tls: Arc::new(ArcSwap::from_pointee(vec![None])),
+            ratios: Arc::default(),
             bodies: Arc::default(),
             draining: Arc::default(),
         };
