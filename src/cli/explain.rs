@@ -258,6 +258,15 @@ fn past(request: &Value, zone: &TimeZone) -> String {
         "answer",
         &format!("{} bytes{events}; forebay's own part {}", request["bytes_out"], ms(&request["overhead_us"])),
     );
+    if let Some(used) = request["llm_tokens"].as_object() {
+        let of = |kind: &str| used.get(kind).and_then(Value::as_u64).unwrap_or_default();
+        let writes = of("cache_write_5m").saturating_add(of("cache_write_1h"));
+        let doubts: Vec<&str> = request["llm_tokens_flags"].as_array().into_iter().flatten().map(text).collect();
+        let doubts = if doubts.is_empty() { String::new() } else { format!(" ({})", doubts.join(", ")) };
+        let [input, read, output] = ["input", "cache_read", "output"].map(of);
+        let used = format!("{input} in, {read} from the cache, {writes} written to it, {output} out{doubts}");
+        line(&mut out, "used", &format!("{used}, in tokens of the model's"));
+    }
     if let Some(id) = request["upstream_request_id"].as_str() {
         line(&mut out, "there", &format!("the upstream calls it {id}"));
     }

@@ -103,7 +103,7 @@ fn lines(list: &Value) -> Vec<&str> {
 
 /// The document as lines for people, times in `zone`.
 fn table(document: &Value, zone: &TimeZone) -> String {
-    let heads = ["UPSTREAM", "STANDING", "CREDENTIAL", "STATE", "IN FLIGHT", "NO ROOM FOR", "LAST FAILURE"];
+    let heads = ["UPSTREAM", "STANDING", "CREDENTIAL", "STATE", "IN FLIGHT", "CACHED", "NO ROOM FOR", "LAST FAILURE"];
     let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).into()];
     for upstream in document["upstreams"].as_array().into_iter().flatten() {
         let mut first = [text(&upstream["name"]).to_owned(), standing(upstream, zone)];
@@ -111,11 +111,22 @@ fn table(document: &Value, zone: &TimeZone) -> String {
             let [name, stands] = std::mem::take(&mut first);
             let own = credential["name"].as_str().unwrap_or("-").to_owned();
             let in_flight = credential["in_flight"].as_u64().map_or("-".to_owned(), |count| count.to_string());
+            let cached = credential["cache_share"].as_f64();
+            let cached = cached.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
             let room = credential["no_room"].as_array().into_iter().flatten();
             let room: Vec<String> =
                 room.map(|class| format!("{} until {}", text(&class["class"]), time(&class["until"], zone))).collect();
             let room = if room.is_empty() { "-".to_owned() } else { room.join(", ") };
-            rows.push(vec![name, stands, own, state(credential, zone), in_flight, room, failure(credential, zone)]);
+            rows.push(vec![
+                name,
+                stands,
+                own,
+                state(credential, zone),
+                in_flight,
+                cached,
+                room,
+                failure(credential, zone),
+            ]);
         }
     }
     aligned(&rows)
@@ -202,7 +213,7 @@ mod tests {
     fn a_table_tells_all_that_the_document_does() {
         let document = json!({ "upstreams": [
             { "name": "anthropic", "standing": { "is": "closed" }, "drained": null, "credentials": [
-                { "name": "org-a", "in_flight": 12, "refused_until": null, "drained": null, "last_failure": null,
+                { "name": "org-a", "in_flight": 12, "cache_share": 0.9712, "refused_until": null, "drained": null, "last_failure": null,
                   "no_room": [{ "class": "opus", "until": "2001-02-03T14:03:10.000Z" }] },
                 { "name": "org-b", "in_flight": 0, "refused_until": "2001-02-03T14:05:00.000Z", "drained": null, "no_room": [],
                   "last_failure": { "at": "2001-02-03T14:00:00.000Z", "status": 401, "verdict": "credential", "request_id": "fb_1" } },
@@ -212,10 +223,10 @@ mod tests {
               "credentials": [{ "name": null, "in_flight": 1, "no_room": [] }] },
         ] });
         let wanted = "\
-UPSTREAM   STANDING                                  CREDENTIAL  STATE                                         IN FLIGHT  NO ROOM FOR                     LAST FAILURE
-anthropic  works                                     org-a       ok                                            12         opus until 2001-02-03 14:03:10  -
-                                                     org-b       refused, left alone until 2001-02-03 14:05:00  0          -                               2001-02-03 14:00:00 401 credential (fb_1)
-b          drained until 2001-02-03 16:00:00 by olaf  -           ok                                            1          -                               -
+UPSTREAM   STANDING                                  CREDENTIAL  STATE                                         IN FLIGHT  CACHED  NO ROOM FOR                     LAST FAILURE
+anthropic  works                                     org-a       ok                                            12         97 %  opus until 2001-02-03 14:03:10  -
+                                                     org-b       refused, left alone until 2001-02-03 14:05:00  0          -  -                               2001-02-03 14:00:00 401 credential (fb_1)
+b          drained until 2001-02-03 16:00:00 by olaf  -           ok                                            1          -  -                               -
 ";
         let words =
             |text: &str| text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();

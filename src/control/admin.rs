@@ -86,10 +86,10 @@ async fn serve(stream: TcpStream, router: Router) {
 }
 
 fn router(control: Arc<Control>, scope: Scope, own: SocketAddr) -> Router {
-    let mut router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_page));
+    let mut router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route(
+        "/metrics",
+        get(move |State(control): State<Arc<Control>>| async move { metrics_page(&control, scope) }),
+    );
     if scope == Scope::Admin {
         router = router
             .route("/table", get(table))
@@ -131,22 +131,26 @@ async fn readyz(State(control): State<Arc<Control>>) -> Response {
     answer(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons, "warnings": warnings }))
 }
 
-async fn metrics_page(State(control): State<Arc<Control>>) -> Response {
+fn metrics_page(control: &Control, scope: Scope) -> Response {
     let (table, live) = (control.table.load_full(), control.live.load_full());
     let (health, names) = (control.upstreams.load_full(), control.names.load_full());
-    let scene = metrics::Scene {
-        telemetry: &control.telemetry,
-        table: &table,
-        live: &live,
-        health: &health,
-        names: &names,
-        now: wall(),
-        mono: mono(),
-        ready: control.readiness().reasons.is_empty(),
-        config_ok: control.reloads.status().failing.is_none(),
-        resident_bytes: metrics::resident_bytes(),
-    };
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], scene.render()).into_response()
+    let page = control.with_recent(|recent| {
+        let scene = metrics::Scene {
+            telemetry: &control.telemetry,
+            table: &table,
+            live: &live,
+            health: &health,
+            names: &names,
+            used: (scope == Scope::Admin).then_some(&recent.used),
+            now: wall(),
+            mono: mono(),
+            ready: control.readiness().reasons.is_empty(),
+            config_ok: control.reloads.status().failing.is_none(),
+            resident_bytes: metrics::resident_bytes(),
+        };
+        scene.render()
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 
 async fn table(State(control): State<Arc<Control>>) -> Response {

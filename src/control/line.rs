@@ -6,7 +6,8 @@ use super::{
     sink::Outputs,
 };
 use crate::{
-    base::Wall,
+    base::{Counts, Wall},
+    meter::Flags,
     table::LogFormat,
     telemetry::{Attempt, Ending, Record, Text},
 };
@@ -85,6 +86,12 @@ struct Line<'a> {
     conversation: String,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
+    llm_tokens: Option<LlmTokens>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    llm_tokens_flags: Vec<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    model_served: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'static str,
@@ -103,6 +110,26 @@ struct Line<'a> {
     generation: u64,
     #[serde(skip_serializing_if = "str::is_empty")]
     upstream_request_id: &'a str,
+}
+
+/// What an answer used, by the rate at which it is billed.
+#[derive(Serialize)]
+struct LlmTokens {
+    input: u64,
+    cache_read: u64,
+    cache_write_5m: u64,
+    cache_write_1h: u64,
+    output: u64,
+}
+
+fn llm_tokens(counts: &Counts) -> Option<LlmTokens> {
+    let Counts { input, output, cache_read, cache_write_5m, cache_write_1h } = *counts;
+    (counts.total() > 0).then_some(LlmTokens { input, cache_read, cache_write_5m, cache_write_1h, output })
+}
+
+/// How far that can be believed, by the bits of `meter::Flags`.
+fn flags(bits: u8) -> Vec<&'static str> {
+    Flags::SLUGS.iter().zip(0..).filter(|(_, bit)| bits >> bit & 1 == 1).map(|(slug, _)| *slug).collect()
 }
 
 /// One candidate that was asked.
@@ -158,6 +185,9 @@ pub fn json(record: &Record, names: &Names, to: &mut Vec<u8>) {
         tried: tried(record, names),
         conversation: conversation(record.conversation),
         status: record.status,
+        llm_tokens: llm_tokens(&record.counts),
+        llm_tokens_flags: flags(record.counts_flags),
+        model_served: if record.model_served == record.model { "" } else { record.model_served.as_str() },
         origin: record.origin.map(crate::base::Origin::slug),
         reason: record.reason,
         ending: record.ending.slug(),
@@ -311,6 +341,20 @@ mod tests {
         let plain = Format::Pretty { colour: false, zone: TimeZone::UTC };
         let line = lines(&plain, &failed);
         assert!(line.contains("upstream: connect_failed") && line.contains(&failed.request_id.to_string()), "{line}");
+    }
+
+    #[test]
+    fn what_was_used_is_told_with_its_doubts() {
+        let mut used = record();
+        used.counts = Counts { input: 3, cache_read: 900, output: 40, ..Counts::default() };
+        used.counts_flags = Flags::ESTIMATED.bits() | Flags::FAILED.bits();
+        used.model_served = "claude-sonnet-4-5".into();
+        let value: serde_json::Value = serde_json::from_str(&lines(&Format::Json, &used)).unwrap();
+        assert_eq!((&value["llm_tokens"]["cache_read"], &value["llm_tokens"]["output"]), (&900.into(), &40.into()));
+        assert_eq!(value["llm_tokens_flags"], serde_json::json!(["estimated", "failed"]));
+        assert!(value.get("model_served").is_none(), "it is the one that was asked for");
+        used.model_served = "claude-other".into();
+        assert!(lines(&Format::Json, &used).contains(r#""model_served":"claude-other""#));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The counters as Prometheus reads them (text format 0.0.4). Labels are bounded: names of upstreams, statuses, the
-//! failure table; never a key, a team, a model or a path. `docs/metrics.md` lists every name, and a test compares.
+//! failure table; never a team, a model or a path. Keys, whose names may be people's, are named on the admin listener
+//! only. `docs/metrics.md` lists every name, and a test compares.
 
 mod attempts;
 
-use super::names::Names;
+use super::{names::Names, used::Used};
 use crate::{
-    base::{Mono, UpstreamSlot, Wall, failure::TABLE},
+    base::{Counts, Mono, UpstreamSlot, Wall, failure::TABLE},
     table::{Table, live::Live},
     telemetry::{Counter, Counters, Handshake, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
     upstream::Health,
@@ -27,6 +28,8 @@ pub struct Scene<'a> {
     pub health: &'a Health,
     /// For the names of what was counted.
     pub names: &'a Names,
+    /// For what keys have used; `None` where keys are not named.
+    pub used: Option<&'a Used>,
     /// For what is left of the certificates.
     pub now: Wall,
     /// The same moment on the clock that is measured by.
@@ -49,6 +52,7 @@ impl Scene<'_> {
         self.upstreams(&mut page);
         self.attempts(&mut page);
         self.times(&mut page);
+        self.keys(&mut page);
         page.0
     }
 
@@ -257,6 +261,24 @@ impl Scene<'_> {
         rows
     }
 
+    fn keys(&self, page: &mut Page) {
+        let Some(used) = self.used else { return };
+        let family = "forebay_key_llm_tokens_total";
+        page.family(
+            family,
+            "counter",
+            "What a key's answers used, in tokens as models count them, by how it is billed.",
+        );
+        for (key, counts) in used.keys() {
+            let Counts { input, output, cache_read, cache_write_5m, cache_write_1h } = *counts;
+            let write = cache_write_5m.saturating_add(cache_write_1h);
+            let kinds = [("input", input), ("cache_read", cache_read), ("cache_write", write), ("output", output)];
+            for (kind, count) in kinds {
+                page.sample(family, &[("key", &key), ("kind", &kind)], count);
+            }
+        }
+    }
+
     fn times(&self, page: &mut Page) {
         // The powers of two, in microseconds, between which the histogram is shown.
         let shown: [Shown; 5] = [
@@ -356,6 +378,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn page() -> String {
+        let mut used = Used::default();
+        let mut record = Record::new(Wall(0), RequestId::new(Wall(0), 0), 0);
+        record.caller = Some("key-of-carol".into());
+        record.counts = Counts { cache_read: 90, cache_write_5m: 1, cache_write_1h: 2, ..Counts::default() };
+        used.add(&record);
+        rendered(Some(&used))
+    }
+
+    fn rendered(used: Option<&Used>) -> String {
         let telemetry = Telemetry::new(2, Wall(1_500), "1.2.3");
         telemetry.cores[0].set_driver("io_uring", "");
         telemetry.cores[1].set_driver("epoll", "");
@@ -378,6 +409,7 @@ mod tests {
             live: &live,
             health: &health,
             names: &names,
+            used,
             now: Wall(0),
             mono: Mono(0),
             ready: true,
@@ -403,6 +435,8 @@ mod tests {
             "forebay_overhead_seconds_sum 0.0002",
             "forebay_overhead_seconds_count 2",
             "process_resident_memory_bytes 4096",
+            "forebay_key_llm_tokens_total{key=\"key-of-carol\",kind=\"cache_read\"} 90",
+            "forebay_key_llm_tokens_total{key=\"key-of-carol\",kind=\"cache_write\"} 3",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is missing in\n{page}");
         }
@@ -411,7 +445,8 @@ mod tests {
     #[test]
     fn every_line_is_well_formed_and_no_key_is_named() {
         let page = page();
-        assert!(!page.contains("alice"), "no key names by default");
+        let without = rendered(None);
+        assert!(!without.contains("key-of-") && !without.contains("alice"), "not on the listener that others reach");
         let mut families = BTreeSet::new();
         for line in page.lines() {
             if let Some(name) = line.strip_prefix("# TYPE ").and_then(|l| l.split(' ').next()) {

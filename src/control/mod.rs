@@ -20,6 +20,7 @@ pub mod resolve;
 pub mod signals;
 pub mod sink;
 pub mod upstreams;
+pub mod used;
 pub mod view;
 pub mod way;
 

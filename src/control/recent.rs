@@ -4,7 +4,7 @@
 //! An exchange that went as it should gives way to others like it, and never to one of those that are asked about: the
 //! ones that failed, were refused, or needed more than one candidate.
 
-use super::{line, names::Names};
+use super::{line, names::Names, used::Used};
 use crate::{
     base::{CredentialSlot, Wall},
     telemetry::{Attempt, Ending, Record, RequestId},
@@ -24,6 +24,8 @@ pub struct Recent {
     plain: Ring,
     notable: Ring,
     failures: HashMap<CredentialSlot, Failure>,
+    /// What was used.
+    pub used: Used,
 }
 
 /// The last attempt with a credential that failed.
@@ -57,6 +59,7 @@ struct Entry {
 impl Recent {
     /// Takes an exchange in.
     pub fn keep(&mut self, record: &Record, names: &Names) {
+        self.used.add(record);
         for attempt in record.tried.iter().flatten().filter(|attempt| is_failure(attempt)) {
             let Attempt { status, verdict, .. } = *attempt;
             let at = Wall(record.at.0.saturating_add((u64::from(attempt.at_us) + u64::from(attempt.took_us)) / 1_000));

@@ -72,14 +72,15 @@ impl Scene<'_> {
     ) -> Value {
         let state = self.health.credential(slot);
         // A rotated secret has a slot of its own; that the one before was refused is still worth knowing.
-        let slots = self.names.credential_slots(&upstream.name, name.unwrap_or_default());
-        let failures = slots.filter_map(|slot| self.recent.failure(slot));
+        let slots = || self.names.credential_slots(&upstream.name, name.unwrap_or_default());
+        let failures = slots().filter_map(|slot| self.recent.failure(slot));
         json!({
             "name": name,
             "refused_until": state.and_then(|state| state.refused.until(self.now)).map(|until| self.at(until)),
             "drained": name.and_then(|name| self.drained(&upstream.name, Some(name))),
             "in_flight": state.map(|state| state.in_flight.load(Relaxed)),
             "no_room": state.map(|state| self.no_room(state, limits)),
+            "cache_share": self.recent.used.cache_share(slots(), self.wall),
             "last_failure": failures.max_by_key(|failure| failure.at).map(|failure| told(&failure)),
         })
     }
