@@ -10,7 +10,7 @@ use super::{
     exchange::{Stop, Story},
     gate::Door,
     shard::Shard,
-    watch::{Watched, watched},
+    watch::{Watched, watched, yield_now},
 };
 use crate::{
     base::{Failure, Kind, Mono, Span, UpstreamSlot, bounds::INTERIM_ANSWERS_MAX},
@@ -256,6 +256,12 @@ async fn send<R: Runtime>(
         (other, _) => return Ok(other),
     }
     while let Some(place) = body.segments.get_mut(next) {
+        // An upstream that takes the body as fast as it is given would let nobody else on this core have a turn, nor
+        // us see that the client has left.
+        yield_now().await;
+        if poll_fn(|cx| Poll::Ready(client.inbound.poll_gone(cx).is_ready())).await {
+            return Err(Failed::Over(Stop::ClientGone));
+        }
         let segment = std::mem::take(place);
         let (sent, segment) = send_segment(shard, client, order, conn, early, story, segment).await?;
         if let (Some(segment), Some(place)) = (segment, body.segments.get_mut(next)) {

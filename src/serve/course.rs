@@ -53,6 +53,8 @@ struct Course<'a, O: Outbox> {
     tried: Tried,
     failures: Failures,
     waits: u8,
+    /// How long all of them took.
+    waited: Span,
     /// The model's name as the client wrote it, once another one stands in its place.
     wrote: Option<Vec<u8>>,
     /// The answer at hand.
@@ -82,6 +84,7 @@ pub async fn course<R: Runtime>(
         tried: Tried::default(),
         failures: Failures::default(),
         waits: 0,
+        waited: Span::ZERO,
         wrote: None,
         answer: None,
         told: Told::default(),
@@ -93,7 +96,9 @@ pub async fn course<R: Runtime>(
             Choice::Ask(candidate) => candidate,
             Choice::Wait(until) => {
                 course.waits += 1;
+                let began = shard.rt.now();
                 wait(shard, client, until.min(story.until)).await?;
+                course.waited.0 += shard.rt.now().since(began).0;
                 continue;
             }
             Choice::Nobody { room_at } => return Box::pin(course.give_up(shard, client, room_at, story)).await,
@@ -125,6 +130,9 @@ impl<O: Outbox> Course<'_, O> {
             demand: *demand,
             bytes: self.body.bytes,
             conversation: *conversation,
+            fallback: story.table.model(plan.model).is_none_or(|model| model.fallback),
+            bound: false,
+            waited: self.waited,
         })
     }
 
@@ -136,7 +144,7 @@ impl<O: Outbox> Course<'_, O> {
             (Route::Fixed(slot), _) => fixed(story, *slot, &self.tried),
             (_, Some(view)) => match choose(&view, &self.tried, now, shard.rng.borrow_mut().draw()) {
                 Choice::Wait(until) if self.waits >= WAITS_MAX || until >= story.until => {
-                    choose(&View { conversation: None, ..view }, &self.tried, now, shard.rng.borrow_mut().draw())
+                    choose(&View { waited: Span(u64::MAX), ..view }, &self.tried, now, shard.rng.borrow_mut().draw())
                 }
                 choice => choice,
             },

@@ -37,6 +37,10 @@ use std::{
     task::Poll,
 };
 
+/// The most that one read of a stream asks for: a client that stalls makes us hold one that is being written, the next,
+/// and the beginning of an event. Much for a stream, and a quarter of what a document's reads may grow to.
+const STREAM_READ_BYTES_MAX: usize = 16 * 1024;
+
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Frame {
@@ -356,6 +360,10 @@ impl<O: Outbox> Flow<'_, O> {
     fn process(&mut self, mut segment: Segment) -> Result<Option<Segment>, Broken> {
         let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
         self.surplus |= stripped.consumed < segment.len();
+        if self.events.is_some() && segment.capacity() >= STREAM_READ_BYTES_MAX {
+            // Before the reader task starts the next one.
+            self.from.expect(STREAM_READ_BYTES_MAX);
+        }
         segment.narrow(stripped.payload);
         let begins = self.payload_bytes == 0;
         self.payload_bytes += segment.len() as u64;
