@@ -488,7 +488,8 @@ impl Peer {
         if matches!(state, State::FirstByte | State::Uploading | State::HalfSent) {
             return;
         }
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
+        let head =
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
         let begin = STREAM_BEGIN.map(|event| format!("{:x}\r\n{event}\r\n", event.len())).concat();
         (self.out, self.out_at, self.moved) = ([head, &begin].concat().into_bytes(), 0, Instant::now());
         self.pour = state == State::Stalled;

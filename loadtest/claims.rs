@@ -278,7 +278,10 @@ mod tests {
             row(3, "forebay", never(0)),
         ];
         assert_eq!(verdict(&rows), (1.0, Verdict::Fail));
-        assert_eq!(verdict(&[row(1, "nginx", Claim::told("x", 1.0)), row(1, "forebay", Claim::told("x", 9.0))]).1, Verdict::Told);
+        assert_eq!(
+            verdict(&[row(1, "nginx", Claim::told("x", 1.0)), row(1, "forebay", Claim::told("x", 9.0))]).1,
+            Verdict::Told
+        );
     }
 
     #[test]

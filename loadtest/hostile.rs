@@ -208,9 +208,9 @@ impl Crowd<'_> {
         let acts = attacker.acts;
         attacker.acts += 1;
         let odd = number % 2 == 1;
-        let (head, body) = self.request.split_at(
-            memchr::memmem::find(&self.request, b"\r\n\r\n").map_or(self.request.len(), |at| at + 4),
-        );
+        let (head, body) = self
+            .request
+            .split_at(memchr::memmem::find(&self.request, b"\r\n\r\n").map_or(self.request.len(), |at| at + 4));
         let bytes = match self.attack {
             Attack::SlowHead => head.get(acts..=acts).unwrap_or_default(),
             Attack::SlowBody if acts == 0 => head,

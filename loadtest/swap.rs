@@ -125,9 +125,8 @@ fn swap_all(plan: &Plan, config: &Arc<ClientConfig>) -> io::Result<usize> {
             let mut fresh = ClientConfig::clone(config);
             fresh.resumption = Resumption::disabled();
             let fresh = Arc::new(fresh);
-            is_seen |= connect(plan.to, &fresh).is_ok_and(|connection| {
-                connection.conn.peer_certificates().and_then(<[_]>::first) == Some(&wanted)
-            });
+            is_seen |= connect(plan.to, &fresh)
+                .is_ok_and(|connection| connection.conn.peer_certificates().and_then(<[_]>::first) == Some(&wanted));
             thread::sleep(Duration::from_millis(100));
         }
         unseen += usize::from(!is_seen);

@@ -10,6 +10,7 @@ use crate::{
     config,
     control::explain::{Question, explain},
     rt::ring::wall,
+    upstream::fit::BYTES_USUAL,
 };
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -17,8 +18,6 @@ use std::{fmt::Write, fs, net::SocketAddr, path::PathBuf};
 
 /// A request's body is no larger than this, in bytes.
 const BODY_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of a body for each unit that a model counts, about.
-const BYTES_PER_LLM_TOKEN: u64 = 4;
 
 /// `forebay explain`.
 #[derive(clap::Args, Clone, Debug)]
@@ -77,7 +76,7 @@ pub(super) fn run(args: &Args) -> u8 {
         None => running::wish(args.admin, "/explain", Some(&json!(question))).map_err(|denied| denied.message),
     };
     match explained {
-        Ok(document) => show(args, &document, &plan(&document, &zone)),
+        Ok(document) => show(args, &document, &plan(&document)),
         Err(fault) => wrong(&fault),
     }
 }
@@ -122,8 +121,9 @@ fn question(args: &Args) -> Result<Question, String> {
 /// Takes in what a body demands of the model.
 fn demands(question: &mut Question, document: &Value, bytes: u64) {
     document["model"].as_str().unwrap_or_default().clone_into(&mut question.model);
+    question.user_id = document["metadata"]["user_id"].as_str().map(str::to_owned);
     question.bytes = bytes;
-    question.input = bytes / BYTES_PER_LLM_TOKEN;
+    question.input = bytes / BYTES_USUAL;
     question.output_max = document["max_tokens"].as_u64().unwrap_or_default();
     question.tools = document["tools"].as_array().is_some_and(|tools| !tools.is_empty());
     question.thinking = document["thinking"]["type"].as_str().is_some_and(|kind| kind != "disabled");
@@ -144,11 +144,13 @@ fn has_image(value: &Value) -> bool {
 fn heed(question: &mut Question, name: &str, value: &str) {
     if name.eq_ignore_ascii_case("x-forebay-fallback") {
         question.fallback_off = value.eq_ignore_ascii_case("off");
+    } else if name.eq_ignore_ascii_case("x-claude-code-session-id") {
+        question.session = Some(value.to_owned());
     }
 }
 
 /// A plan as lines for people.
-fn plan(document: &Value, zone: &TimeZone) -> String {
+fn plan(document: &Value) -> String {
     let mut out = String::new();
     let (key, asked) = (&document["key"], text(&document["asked"]["model"]));
     let team = key["team"].as_str().map_or_else(String::new, |team| format!(" of team {team}"));
@@ -181,7 +183,7 @@ fn plan(document: &Value, zone: &TimeZone) -> String {
     }
     let Some(candidates) = document["candidates"].as_array() else { return out };
     out.push_str("\ncandidates now, in the order in which they would be asked\n");
-    out.push_str(&indented(&aligned(&candidates.iter().map(|c| candidate(c, zone)).collect::<Vec<_>>())));
+    out.push_str(&indented(&aligned(&candidates.iter().map(candidate).collect::<Vec<_>>())));
     if !candidates.iter().any(|candidate| candidate["asked_now"] == true) {
         out.push_str("\nNobody would be asked now.\n");
     }
@@ -202,15 +204,13 @@ fn configured(target: &Value) -> Vec<String> {
 }
 
 /// The line of a candidate.
-fn candidate(candidate: &Value, zone: &TimeZone) -> Vec<String> {
+fn candidate(candidate: &Value) -> Vec<String> {
     let name = match candidate["credential"].as_str().filter(|name| !name.is_empty()) {
         Some(credential) => format!("{}/{credential}", text(&candidate["upstream"])),
         None => text(&candidate["upstream"]).to_owned(),
     };
-    let until = candidate["until"].as_str().map(|until| format!(" until {}", clock(until, zone))).unwrap_or_default();
-    let warm = if candidate["warm"] == true { ", the conversation's cache is here" } else { "" };
     let mark = if candidate["asked_now"] == true { "->" } else { "" };
-    vec![mark.into(), name, format!("{}{until}{warm}", text(&candidate["state"]))]
+    vec![mark.into(), name, text(&candidate["state"]).to_owned()]
 }
 
 /// A request as lines for people.

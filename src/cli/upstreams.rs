@@ -103,7 +103,7 @@ fn lines(list: &Value) -> Vec<&str> {
 
 /// The document as lines for people, times in `zone`.
 fn table(document: &Value, zone: &TimeZone) -> String {
-    let heads = ["UPSTREAM", "STANDING", "CREDENTIAL", "STATE", "IN FLIGHT", "CACHED", "NO ROOM FOR", "LAST FAILURE"];
+    let heads = ["UPSTREAM", "STANDING", "CREDENTIAL", "STATE", "IN FLIGHT", "CACHED", "ROOM", "LAST FAILURE"];
     let mut rows: Vec<Vec<String>> = vec![heads.map(str::to_owned).into()];
     for upstream in document["upstreams"].as_array().into_iter().flatten() {
         let mut first = [text(&upstream["name"]).to_owned(), standing(upstream, zone)];
@@ -113,10 +113,9 @@ fn table(document: &Value, zone: &TimeZone) -> String {
             let in_flight = credential["in_flight"].as_u64().map_or("-".to_owned(), |count| count.to_string());
             let cached = credential["cache_share"].as_f64();
             let cached = cached.map_or("-".to_owned(), |share| format!("{:.0} %", share * 100.0));
-            let room = credential["no_room"].as_array().into_iter().flatten();
-            let room: Vec<String> =
-                room.map(|class| format!("{} until {}", text(&class["class"]), time(&class["until"], zone))).collect();
-            let room = if room.is_empty() { "-".to_owned() } else { room.join(", ") };
+            let rooms = credential["room"].as_array().into_iter().flatten();
+            let rooms: Vec<String> = rooms.map(|class| room(class, zone)).collect();
+            let room = if rooms.is_empty() { "-".to_owned() } else { rooms.join(", ") };
             rows.push(vec![
                 name,
                 stands,
@@ -130,6 +129,18 @@ fn table(document: &Value, zone: &TimeZone) -> String {
         }
     }
     aligned(&rows)
+}
+
+/// How much of its limits a class of models has left there: of the one of which there is least.
+fn room(class: &Value, zone: &TimeZone) -> String {
+    let name = text(&class["class"]);
+    if let Some(until) = class["none_until"].as_str() {
+        return format!("{name} none until {}", clock(until, zone));
+    }
+    let limits = ["requests", "llm_tokens", "input", "output"].map(|limit| &class[limit]);
+    let parts = limits.iter().filter_map(|limit| Some(limit["left"].as_f64()?.max(0.0) / limit["of"].as_f64()?));
+    let least = parts.fold(f64::INFINITY, f64::min);
+    if least.is_finite() { format!("{name} {:.0} %", least * 100.0) } else { name.to_owned() }
 }
 
 fn standing(upstream: &Value, zone: &TimeZone) -> String {
@@ -214,17 +225,18 @@ mod tests {
         let document = json!({ "upstreams": [
             { "name": "anthropic", "standing": { "is": "closed" }, "drained": null, "credentials": [
                 { "name": "org-a", "in_flight": 12, "cache_share": 0.9712, "refused_until": null, "drained": null, "last_failure": null,
-                  "no_room": [{ "class": "opus", "until": "2001-02-03T14:03:10.000Z" }] },
-                { "name": "org-b", "in_flight": 0, "refused_until": "2001-02-03T14:05:00.000Z", "drained": null, "no_room": [],
+                  "room": [{ "class": "opus", "none_until": "2001-02-03T14:03:10.000Z" },
+                           { "class": "haiku", "requests": { "left": 40, "of": 50 }, "input": { "left": 100, "of": 1000 } }] },
+                { "name": "org-b", "in_flight": 0, "refused_until": "2001-02-03T14:05:00.000Z", "drained": null, "room": [],
                   "last_failure": { "at": "2001-02-03T14:00:00.000Z", "status": 401, "verdict": "credential", "request_id": "fb_1" } },
             ] },
             { "name": "b", "standing": { "is": "open", "until": "2001-02-03T14:00:20.000Z" },
               "drained": { "until": "2001-02-03T16:00:00.000Z", "by": "olaf" },
-              "credentials": [{ "name": null, "in_flight": 1, "no_room": [] }] },
+              "credentials": [{ "name": null, "in_flight": 1, "room": [] }] },
         ] });
         let wanted = "\
-UPSTREAM   STANDING                                  CREDENTIAL  STATE                                         IN FLIGHT  CACHED  NO ROOM FOR                     LAST FAILURE
-anthropic  works                                     org-a       ok                                            12         97 %  opus until 2001-02-03 14:03:10  -
+UPSTREAM   STANDING                                  CREDENTIAL  STATE                                         IN FLIGHT  CACHED  ROOM                            LAST FAILURE
+anthropic  works                                     org-a       ok                                            12         97 %  opus none until 2001-02-03 14:03:10, haiku 10 %  -
                                                      org-b       refused, left alone until 2001-02-03 14:05:00  0          -  -                               2001-02-03 14:00:00 401 credential (fb_1)
 b          drained until 2001-02-03 16:00:00 by olaf  -           ok                                            1          -  -                               -
 ";

@@ -4,9 +4,9 @@
 
 use super::upstreams::Scene;
 use crate::{
-    base::{CallerSlot, Mono, Wall},
+    base::{CallerSlot, Span, Wall},
     table::{By, Caller, Can, Model, Plan, Refusal, Table, Target},
-    upstream::{Candidate, Conversation, Demand, ModelClass, Need, Room, Standing, View},
+    upstream::{self, Demand, Misfit, Tried, View, fit::Reach, weigh},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -32,8 +32,10 @@ pub struct Question {
     pub tools: bool,
     /// It asks for thinking.
     pub thinking: bool,
-    /// The conversation that it belongs to, as forebay numbers it; zero for none.
-    pub conversation: u64,
+    /// The header `x-claude-code-session-id`.
+    pub session: Option<String>,
+    /// The body's `metadata.user_id`.
+    pub user_id: Option<String>,
     /// It says `x-forebay-fallback: off`.
     pub fallback_off: bool,
 }
@@ -89,7 +91,8 @@ pub fn explain(table: &Table, scene: Option<&Scene<'_>>, question: &Question, wa
         }
         Ok(plan) => {
             if let Some(scene) = scene {
-                document["candidates"] = candidates(scene, plan, question);
+                let fallback = document["fallback"]["on"] == true;
+                document["candidates"] = candidates(scene, slot, plan, question, fallback);
             }
         }
     }
@@ -121,6 +124,7 @@ fn described(table: &Table, (slot, plan): (CallerSlot, Option<&Plan>), question:
     let upstream = table.upstream(target.upstream);
     let credentials = upstream.map(|upstream| upstream.credentials.iter().map(|c| &*c.name).collect::<Vec<_>>());
     let there = plan.and_then(|plan| table.sent_id(plan, target, &question.model));
+    let reach = plan.map_or(Reach::Unknown, |plan| reach(table, plan, &question.model));
     let can = plan.map_or(target.can, |plan| table.can(plan, target, &question.model));
     json!({
         "upstream": upstream.map(|upstream| &*upstream.name),
@@ -129,7 +133,7 @@ fn described(table: &Table, (slot, plan): (CallerSlot, Option<&Plan>), question:
         "weight": target.weight,
         "credentials": credentials,
         "closed": closed(table, slot, target),
-        "unfit": unfit(&can, &question.demand()),
+        "unfit": unfit(&can, &question.demand(), reach),
     })
 }
 
@@ -151,25 +155,27 @@ fn closed(table: &Table, slot: CallerSlot, target: &Target) -> Option<String> {
     }
 }
 
-/// What a target cannot take of the request.
-fn unfit(can: &Can, demand: &Demand) -> Option<String> {
-    let lacks = [
-        (demand.images && !can.images, "images"),
-        (demand.tools && !can.tools, "tools"),
-        (demand.thinking && !can.thinking, "thinking"),
-    ];
-    let lacks: Vec<&str> = lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, what)| what).collect();
-    match can.window_max {
-        _ if demand.fits(can) => None,
-        _ if !lacks.is_empty() => Some(format!("it takes no {}", lacks.join(", no "))),
-        Some(window) => Some(format!("its window of {window} is too small")),
-        None => Some("it does not take such a request".to_owned()),
-    }
+/// What a target cannot take of the request, when `reach` is what the first choices can.
+fn unfit(can: &Can, demand: &Demand, reach: Reach) -> Option<String> {
+    Some(match demand.misfit(can, reach)? {
+        Misfit::Images => "it takes no images".to_owned(),
+        Misfit::Tools => "it calls no tools".to_owned(),
+        Misfit::Thinking => "it does not know `thinking`".to_owned(),
+        Misfit::Window { holds, needs } => format!("its window of {holds} is less than about {needs}"),
+    })
 }
 
-/// Every candidate in the order in which they would be asked, with its state and until when; the first one that is
-/// marked is the one that would be asked now.
-fn candidates(scene: &Scene<'_>, plan: Plan, question: &Question) -> Value {
+/// What the targets of the first tier that is open can take.
+fn reach(table: &Table, plan: &Plan, asked: &str) -> Reach {
+    let tier = plan.candidates(table).map(|target| target.tier).min();
+    let first = plan.candidates(table).filter(|target| Some(target.tier) == tier);
+    Reach::of(first.map(|target| table.can(plan, target, asked)))
+}
+
+/// Every candidate in the order in which they would be asked, how it stands, and whether it would be asked now.
+fn candidates(scene: &Scene<'_>, slot: CallerSlot, plan: Plan, question: &Question, fallback: bool) -> Value {
+    let said = |text: &Option<String>| text.as_ref().map(|text| text.clone().into_bytes());
+    let (session, user_id) = (said(&question.session), said(&question.user_id));
     let view = View {
         table: scene.table,
         health: scene.health,
@@ -177,96 +183,32 @@ fn candidates(scene: &Scene<'_>, plan: Plan, question: &Question) -> Value {
         model: &question.model,
         demand: question.demand(),
         bytes: question.bytes,
-        conversation: (question.conversation != 0).then_some(Conversation(question.conversation)),
+        conversation: upstream::conversation(slot, session.as_deref(), user_id.as_deref()),
+        fallback,
+        bound: false,
+        waited: Span::ZERO,
     };
-    let weighed = weigh(&view, scene.now);
-    let first = |state: fn(&State) -> bool| weighed.iter().position(|(_, found)| state(found));
-    let asked = first(|state| matches!(state, State::Good(_))).or_else(|| {
-        let has_full = first(|state| matches!(state, State::Full { .. })).is_some();
-        first(|state| matches!(state, State::Doubtful(..))).filter(|_| !has_full)
-    });
-    let shown = weighed.iter().enumerate().map(|(at, (candidate, state))| {
-        let (is, until) = state.told();
-        json!({
+    let weighed = weigh(&view, &Tried::default(), scene.now);
+    let shown = weighed.iter().filter_map(|weighed| {
+        let candidate = weighed.candidate?;
+        Some(json!({
             "upstream": scene.names.upstream(candidate.upstream),
             "credential": scene.names.credential(candidate.credential),
-            "target": candidate.target,
+            "tier": weighed.tier,
             "warm": candidate.warm,
-            "state": is,
-            "until": until.map(|until| scene.at(until)),
-            "asked_now": asked == Some(at),
-        })
+            "good": weighed.good,
+            "state": weighed.state,
+            "asked_now": weighed.chosen,
+        }))
     });
     shown.collect()
-}
-
-/// How a candidate stands.
-enum State {
-    Good(&'static str),
-    Full { until: Mono, is: &'static str },
-    Doubtful(&'static str, Option<Mono>),
-    Out(&'static str, Option<Mono>),
-}
-
-impl State {
-    fn told(&self) -> (&'static str, Option<Mono>) {
-        match *self {
-            State::Good(is) => (is, None),
-            State::Full { until, is } => (is, Some(until)),
-            State::Doubtful(is, until) | State::Out(is, until) => (is, until),
-        }
-    }
-}
-
-fn weigh(view: &View<'_>, now: Mono) -> Vec<(Candidate, State)> {
-    let mut weighed = Vec::new();
-    for (target, at) in view.plan.numbered(view.table) {
-        for place in 0..view.table.upstream(target.upstream).map_or(0, crate::table::Upstream::pool_len) {
-            let Some(credential) = view.table.credential_slot(target.upstream, place) else { continue };
-            let class = ModelClass::of(target.model.as_deref().unwrap_or(view.model));
-            let need = Need { input: view.demand.input, output: view.demand.output_max };
-            let upstream = target.upstream;
-            let candidate =
-                Candidate { target: at, upstream, place, credential, class, need, warm: false, suspect: false };
-            let state =
-                if view.demand.fits(&target.can) { state(view, &candidate, now) } else { State::Out("unfit", None) };
-            weighed.push((candidate, state));
-        }
-    }
-    weighed
-}
-
-fn state(view: &View<'_>, candidate: &Candidate, now: Mono) -> State {
-    let (Some(upstream), Some(credential)) =
-        (view.health.upstream(candidate.upstream), view.health.credential(candidate.credential))
-    else {
-        return State::Out("unknown", None);
-    };
-    if let Some(until) = upstream.drained.until(now).into_iter().chain(credential.drained.until(now)).max() {
-        return State::Out("drained", Some(until));
-    }
-    if let Some(until) = credential.refused.until(now) {
-        return State::Doubtful("credential_refused", Some(until));
-    }
-    let limits = view.table.credential_limits(candidate.upstream, candidate.place);
-    match credential.classes.get(candidate.class.index()).map(|class| class.room(candidate.need, &limits, now)) {
-        Some(Room::At(until)) => return State::Full { until, is: "no_room" },
-        Some(Room::Refused(until)) => return State::Full { until, is: "throttled" },
-        Some(Room::Now) | None => {}
-    }
-    match upstream.breaker.standing(now) {
-        Standing::Closed => State::Good("good"),
-        Standing::Slow(_) => State::Good("slow"),
-        Standing::Probe => State::Good("probe"),
-        Standing::Open { until } => State::Doubtful("open", Some(until)),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        base::{CredentialSlot, Span, TeamSlot, UpstreamSlot},
+        base::{CredentialSlot, Mono, Span, TeamSlot, UpstreamSlot},
         control::{
             drains::{Drain, Drains},
             names::Names,
@@ -321,8 +263,8 @@ mod tests {
         assert_eq!(c["closed"], "team `narrow` may use only a, b");
         assert_eq!((&b["unfit"], &b["model"], &b["tier"]), (&"it takes no images".into(), &"m-at-b".into(), &2.into()));
         assert!(told.get("candidates").is_none() && !told.to_string().contains("canary"));
-        let large = explain(&Question { input: 1_001, ..ask("m-1") });
-        assert_eq!(large["targets"][2]["unfit"], "its window of 1000 is too small");
+        let large = explain(&Question { input: 1_002, ..ask("m-1") });
+        assert_eq!(large["targets"][2]["unfit"], "its window of 1000 is less than about 1336");
         let unknown = explain(&ask("x"));
         assert_eq!(unknown["refused"]["why"], "unknown_model");
         assert!(unknown["refused"]["message"].as_str().unwrap().contains("Open to you: m-*"));
@@ -332,7 +274,8 @@ mod tests {
 
     #[test]
     fn a_running_one_tells_how_each_candidate_stands_and_who_is_asked() {
-        let table = world();
+        let mut table = world();
+        table.callers.iter_mut().for_each(|caller| caller.fallback = true);
         let health = Health::default().grown_for(&table);
         let (drains, recent, names) = (Drains::default(), Recent::default(), Names::default().and(&table));
         let live = resolve::literals(&table, Wall(0));
@@ -350,31 +293,35 @@ mod tests {
             };
             explain(&table, Some(&scene), &ask("m-1"), wall).unwrap()["candidates"].clone()
         };
+        // Each candidate, the word of its state that matters, and whether it would be asked.
         let states = |told: &Value| {
             let list = told.as_array().unwrap().iter();
             let line = |c: &Value| {
-                let [upstream, credential, state] =
-                    ["upstream", "credential", "state"].map(|k| c[k].as_str().unwrap().to_owned());
-                format!("{upstream}/{credential} {state}{}", if c["asked_now"] == true { " <" } else { "" })
+                let [upstream, credential, state] = ["upstream", "credential", "state"].map(|k| c[k].as_str().unwrap());
+                let word = ["drained", "refused", "failing", "good"].into_iter().find(|word| state.contains(word));
+                let mark = if c["asked_now"] == true { " <" } else { "" };
+                format!("{upstream}/{credential} {}{mark}", word.unwrap_or(state))
             };
             list.map(line).collect::<Vec<_>>()
         };
-        assert_eq!(states(&told()), ["a/one good <", "a/two good", "b/ good"]);
+        let asked = |told: &Value| told.as_array().unwrap().iter().filter(|c| c["asked_now"] == true).count();
+        // Of two that are alike, chance decides.
+        let first = told();
+        assert!(asked(&first) == 1 && first[0]["asked_now"] == true && first[0]["upstream"] == "a", "{first}");
         let until = now.after(Span::from_secs(60));
         let (upstream, credential) = ("a".into(), Some("one".into()));
         drains.put(vec![Drain { upstream, credential, until, since: wall, by: Text::EMPTY }]);
         drains.apply(&table, &health);
         health.credential(CredentialSlot(1)).unwrap().refused.set(until);
         let after = told();
-        assert_eq!(states(&after), ["a/one drained", "a/two credential_refused", "b/ good <"]);
-        assert_eq!(after[0]["until"], "1970-01-01T00:01:00.000Z");
+        assert_eq!(states(&after), ["a/one drained", "a/two refused", "b/ good <"]);
         for _ in 0..100 {
             health.upstream(UpstreamSlot(1)).unwrap().breaker.failed(now);
         }
-        assert_eq!(
-            states(&told()),
-            ["a/one drained", "a/two credential_refused <", "b/ open"],
-            "the last one standing"
+        let (last, wanted) = (told(), "b/ failing <");
+        assert!(
+            states(&last).contains(&wanted.to_owned()),
+            "the last one standing, likelier than a refused one: {last}"
         );
     }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     base::{CredentialSlot, Mono, UpstreamSlot, Wall},
     table::{CredentialLimits, Table, Upstream, live::Live},
-    upstream::{CredentialState, Health, ModelClass, Need, Room, Standing, UpstreamState},
+    upstream::{CredentialState, Health, ModelClass, Need, Room, Standing, UpstreamState, capacity::Left},
 };
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
@@ -51,7 +51,9 @@ impl Scene<'_> {
         let credentials = (0..upstream.pool_len()).filter_map(|place| {
             let name = upstream.credentials.get(place).map(|credential| &*credential.name);
             let limits = self.table.credential_limits(slot, place);
-            Some(self.credential(self.table.credential_slot(slot, place)?, upstream, name, &limits))
+            let credential = self.table.credential_slot(slot, place)?;
+            let room = self.health.credential(credential).map(|state| self.room(slot, state, &limits));
+            Some(self.credential(credential, upstream, name, room))
         });
         json!({
             "name": &*upstream.name,
@@ -68,7 +70,7 @@ impl Scene<'_> {
         slot: CredentialSlot,
         upstream: &Upstream,
         name: Option<&str>,
-        limits: &CredentialLimits,
+        room: Option<Vec<Value>>,
     ) -> Value {
         let state = self.health.credential(slot);
         // A rotated secret has a slot of its own; that the one before was refused is still worth knowing.
@@ -79,33 +81,64 @@ impl Scene<'_> {
             "refused_until": state.and_then(|state| state.refused.until(self.now)).map(|until| self.at(until)),
             "drained": name.and_then(|name| self.drained(&upstream.name, Some(name))),
             "in_flight": state.map(|state| state.in_flight.load(Relaxed)),
-            "no_room": state.map(|state| self.no_room(state, limits)),
+            "room": room,
             "cache_share": self.recent.used.cache_share(slots(), self.wall),
             "last_failure": failures.max_by_key(|failure| failure.at).map(|failure| told(&failure)),
         })
     }
 
-    /// The classes of models for which a request of the least size would have to wait.
-    fn no_room(&self, state: &CredentialState, limits: &CredentialLimits) -> Vec<Value> {
-        let mut classes = Vec::new();
-        for (index, capacity) in state.classes.iter().enumerate() {
-            let (until, by) = match capacity.room(Need::default(), limits, self.now) {
-                Room::Now => continue,
-                Room::At(until) => (until, "limits"),
-                Room::Refused(until) => (until, "refusal"),
+    /// What is known of the room for each class of models, and whether a request of the least size would have to wait.
+    fn room(&self, slot: UpstreamSlot, state: &CredentialState, limits: &CredentialLimits) -> Vec<Value> {
+        let mut rooms = Vec::new();
+        for class in self.classes(slot) {
+            let shown = state.class(class).shown(self.now);
+            let until = match state.room(class, Need::default(), limits, self.now) {
+                Room::Now | Room::Paced(_) => None,
+                Room::At(until) | Room::Refused(until) => Some(self.at(until)),
             };
-            classes.push(json!({ "class": class_name(index), "until": self.at(until), "by": by }));
+            let of = |left: Option<Left>| left.map(|Left { left, of }| json!({ "left": left, "of": of }));
+            let known = [shown.requests, shown.both, shown.input, shown.output];
+            if until.is_none() && known.iter().all(Option::is_none) {
+                continue;
+            }
+            rooms.push(json!({
+                "class": class.name(),
+                "none_until": until,
+                "requests": of(shown.requests),
+                "llm_tokens": of(shown.both),
+                "input": of(shown.input),
+                "output": of(shown.output),
+            }));
+        }
+        rooms
+    }
+
+    /// The classes of models that an upstream may be asked for: the families, and those of the ids that lead there.
+    fn classes(&self, slot: UpstreamSlot) -> Vec<ModelClass> {
+        let mut classes: Vec<ModelClass> = ["opus", "sonnet", "haiku"].map(ModelClass::of).into();
+        for model in &self.table.models {
+            let name = model.name.is_exact().then_some(&**model.name.text());
+            let here = model.targets.iter().filter(|target| target.upstream == slot);
+            for class in here.filter_map(|target| target.model.as_deref().or(name)).map(ModelClass::of) {
+                if !classes.contains(&class) {
+                    classes.push(class);
+                }
+            }
         }
         classes
     }
 
     fn standing(&self, state: &UpstreamState) -> Value {
-        match state.breaker.standing(self.now) {
+        let shown = state.breaker.shown(self.now);
+        let mut standing = match shown.standing {
             Standing::Closed => json!({ "is": "closed" }),
             Standing::Slow(percent) => json!({ "is": "slow", "percent": percent }),
             Standing::Open { until } => json!({ "is": "open", "until": self.at(until) }),
             Standing::Probe => json!({ "is": "probe" }),
-        }
+        };
+        standing["ejections"] = shown.ejections_total.into();
+        standing["failures_in_row"] = shown.failures_in_row.into();
+        standing
     }
 
     fn drained(&self, upstream: &str, credential: Option<&str>) -> Option<Value> {
@@ -121,12 +154,6 @@ impl Scene<'_> {
     pub fn at(&self, moment: Mono) -> String {
         rfc3339(wall_at(moment, self.now, self.wall))
     }
-}
-
-/// The name of the class of models at `index`.
-fn class_name(index: usize) -> &'static str {
-    let family = ["opus", "sonnet", "haiku"].into_iter().map(ModelClass::of).find(|class| class.index() == index);
-    family.map_or("other", ModelClass::name)
 }
 
 /// A moment to come on the clock of the wall.
@@ -209,8 +236,9 @@ mod tests {
         assert_eq!((&a["name"], &a["standing"]["is"], &a["drained"]), (&"a".into(), &"closed".into(), &Value::Null));
         assert_eq!(a["credentials"][0]["refused_until"], "1970-01-01T00:01:10.000Z");
         assert_eq!(a["credentials"][0]["in_flight"], 3);
-        let room = json!([{ "class": "opus", "until": "1970-01-01T00:00:20.000Z", "by": "refusal" }]);
-        assert_eq!(a["credentials"][1]["no_room"], room);
+        let room = &a["credentials"][1]["room"][0];
+        assert_eq!((&room["class"], &room["requests"]), (&"opus".into(), &Value::Null));
+        assert!(room["none_until"].as_str() >= Some("1970-01-01T00:00:20.000Z"), "{room}");
         assert_eq!(a["credentials"][1]["drained"]["until"], "1970-01-01T01:00:10.000Z");
         assert_eq!(a["credentials"][1]["drained"]["by"], "olaf");
         assert_eq!(b["standing"]["is"], "open");

@@ -139,7 +139,8 @@ impl Bucket {
         let told = &*self.told;
         let full = Mono(told.newer.load(Relaxed).max(told.older.load(Relaxed)));
         let unheard = now.since(Mono(told.heard_of.load(Relaxed))).0;
-        let unheard = (unheard + OTHERS_AHEAD.0).min(OTHERS_FOR.0).saturating_sub(unheard.saturating_sub(OTHERS_FOR.0) / 8);
+        let unheard =
+            (unheard + OTHERS_AHEAD.0).min(OTHERS_FOR.0).saturating_sub(unheard.saturating_sub(OTHERS_FOR.0) / 8);
         let others = f64::from_bits(told.others.load(Relaxed)).max(0.0);
         let missing = full.since(now).0 as f64 + unheard as f64 * others;
         size as f64 - missing / SECOND * self.rate()
@@ -147,7 +148,16 @@ impl Bucket {
 
     pub(super) fn debug(&self, now: Mono) -> String {
         let t = &self.told;
-        format!("size {} rate {} newer {:?} older {:?} fresh {:?} ago others {:.3} pending {}", t.size.load(Relaxed), self.rate(), Mono(t.newer.load(Relaxed)).since(now).as_ms(), Mono(t.older.load(Relaxed)).since(now).as_ms(), now.since(Mono(t.heard_of.load(Relaxed))).as_ms(), f64::from_bits(t.others.load(Relaxed)), self.pending())
+        format!(
+            "size {} rate {} newer {:?} older {:?} fresh {:?} ago others {:.3} pending {}",
+            t.size.load(Relaxed),
+            self.rate(),
+            Mono(t.newer.load(Relaxed)).since(now).as_ms(),
+            Mono(t.older.load(Relaxed)).since(now).as_ms(),
+            now.since(Mono(t.heard_of.load(Relaxed))).as_ms(),
+            f64::from_bits(t.others.load(Relaxed)),
+            self.pending()
+        )
     }
     /// For people: what is there, and what the full bucket holds.
     pub(super) fn shown(&self, now: Mono) -> Option<(i64, u64)> {

@@ -264,7 +264,9 @@ impl Capacity {
     }
 
     /// D
-    pub fn debug(&self, now: Mono) -> String { self.input.debug(now) }
+    pub fn debug(&self, now: Mono) -> String {
+        self.input.debug(now)
+    }
     /// All that people may want to know.
     pub fn shown(&self, now: Mono) -> CapacityShown {
         let left = |bucket: &Bucket| bucket.shown(now).map(|(left, of)| Left { left, of });

@@ -274,8 +274,19 @@ impl World<'_> {
         // A candidate whose last room another has taken meanwhile is chosen anew; here nobody else is at it.
         let Choice::Ask(candidate) = choose(&view, &exchange.tried, now, exchange.draw) else {
             self.outcome.visible += 1;
-            let shown: Vec<_> = self.table.credential_slots().map(|(slot, ..)| slot).filter_map(|slot| self.health.credential(slot)).map(|state| state.class(forebay::upstream::ModelClass::of(MODEL)).debug(now)).collect();
-            eprintln!("DEBUG {} s: {} tokens ({}) nobody: {shown:#?}", now.since(START).as_ms() / 1000, exchange.input, exchange.demand.input);
+            let shown: Vec<_> = self
+                .table
+                .credential_slots()
+                .map(|(slot, ..)| slot)
+                .filter_map(|slot| self.health.credential(slot))
+                .map(|state| state.class(forebay::upstream::ModelClass::of(MODEL)).debug(now))
+                .collect();
+            eprintln!(
+                "DEBUG {} s: {} tokens ({}) nobody: {shown:#?}",
+                now.since(START).as_ms() / 1000,
+                exchange.input,
+                exchange.demand.input
+            );
             self.exchanges.remove(&number);
             return;
         };
@@ -364,7 +375,16 @@ impl World<'_> {
         let told = Told::read(head.fields.iter().map(|field| (field.name.of(bytes), field.value.of(bytes))), wall);
         if head.status == 429 {
             let state = self.health.credential(exchange.candidate.unwrap().credential).unwrap();
-            eprintln!("REF {} input {} est {} begun {} ago; told {:?} retry {:?}; {}", now.since(START).as_ms(), exchange.input, exchange.demand.input, now.since(exchange.sent.as_ref().unwrap().began()).as_ms(), told.input.remaining, told.retry_after.map(|s| s.as_ms()), state.class(forebay::upstream::ModelClass::of(MODEL)).debug(exchange.sent.as_ref().unwrap().began()));
+            eprintln!(
+                "REF {} input {} est {} begun {} ago; told {:?} retry {:?}; {}",
+                now.since(START).as_ms(),
+                exchange.input,
+                exchange.demand.input,
+                now.since(exchange.sent.as_ref().unwrap().began()).as_ms(),
+                told.input.remaining,
+                told.retry_after.map(|s| s.as_ms()),
+                state.class(forebay::upstream::ModelClass::of(MODEL)).debug(exchange.sent.as_ref().unwrap().began())
+            );
         }
         let (sent, candidate) = (exchange.sent.as_mut().unwrap(), exchange.candidate.unwrap());
         match head.status {

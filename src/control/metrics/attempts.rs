@@ -32,6 +32,13 @@ impl Scene<'_> {
             };
             page.sample("forebay_upstream_standing", &[("upstream", &upstream.name)], standing);
         }
+        page.family("forebay_upstream_ejections_total", "counter", "Times that the upstream was left alone.");
+        for (_, upstream) in self.table.upstream_slots() {
+            let slots = self.table.upstream_slots_named(&upstream.name);
+            let states = slots.into_iter().filter_map(|slot| self.health.upstream(slot));
+            let ejections = states.map(|state| u64::from(state.breaker.shown(self.mono).ejections_total)).sum::<u64>();
+            page.sample("forebay_upstream_ejections_total", &[("upstream", &upstream.name)], ejections);
+        }
         page.family("forebay_upstream_drained", "gauge", "1 while the operator has taken the upstream out.");
         for (slot, upstream) in self.table.upstream_slots() {
             let drained = self.health.upstream(slot).is_some_and(|state| state.drained.until(self.mono).is_some());
