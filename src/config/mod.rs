@@ -7,6 +7,7 @@ mod file;
 pub mod host;
 pub mod quickstart;
 mod reader;
+mod reference;
 mod schema;
 mod syntax;
 pub mod trace;
@@ -20,6 +21,7 @@ use crate::table::{Pattern, Table};
 
 pub use diagnose::{Problem, Remedy, Report};
 pub use quickstart::quickstart;
+pub use reference::reference;
 pub use trace::{Reading, Source, Trace};
 
 use diagnose::{At, Problems, Spot};
