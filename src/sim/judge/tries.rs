@@ -51,12 +51,6 @@ impl<'a> Try<'a> {
 /// Who was asked for request `id`, in order.
 pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
     let mut tries: Vec<Try<'a>> = Vec::new();
-    let due = court.asks.get(&id).map(|(_, asked)| [&asked.expect, &asked.later]);
-    // Where a site is the target under one name only, a second request is the same candidate's.
-    let names = |site: usize| {
-        let aims = due.into_iter().flatten().map(|due| due.aims().iter().filter(|aim| aim.site == site).count());
-        aims.max().unwrap_or(0)
-    };
     let is_replay = |first: &Attempt, again: &Attempt| {
         first.before > 0 && again.before == 0 && (first.sent == 0 || first.script.then == Then::Reset)
     };
@@ -68,7 +62,7 @@ pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
         let model = json.and_then(|json| json["model"].as_str().map(str::to_owned));
         let one = Try { site: attempt.site, credential, model, attempts: vec![attempt] };
         match tries.last_mut() {
-            Some(last) if last.is_like(&one) && (names(one.site) < 2 || is_replay(last.last(), attempt)) => {
+            Some(last) if last.is_like(&one) && (names(court, id, one.site) < 2 || is_replay(last.last(), attempt)) => {
                 last.model = last.model.take().or(one.model);
                 last.attempts.push(attempt);
             }
@@ -76,6 +70,13 @@ pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
         }
     }
     tries
+}
+
+/// Under how many names a site is a target of request `id`. Where that is one, a second request is the same candidate's.
+fn names(court: &Court<'_>, id: u32, site: usize) -> usize {
+    let due = court.asks.get(&id).map(|(_, asked)| [&asked.expect, &asked.later]);
+    let aims = due.into_iter().flatten().map(|due| due.aims().iter().filter(|aim| aim.site == site).count());
+    aims.max().unwrap_or(0)
 }
 
 pub fn judge(court: &mut Court<'_>) {
@@ -107,8 +108,10 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if tries.len() > TRIES_MAX {
         court.breach(rule::TRIES, format!("request {id} was sent to {told:?}"));
     }
-    let is_again =
-        |one: &Try<'_>, before: &Try<'_>| before.is_like(one) && before.model.is_some() == one.model.is_some();
+    // Where a site is asked under several names, those that did not come so far cannot be told apart.
+    let is_again = |one: &Try<'_>, before: &Try<'_>| {
+        before.is_like(one) && (names(court, id, one.site) < 2 || before.model.is_some() && one.model.is_some())
+    };
     if tries.iter().enumerate().any(|(at, one)| tries[..at].iter().any(|before| is_again(one, before))) {
         court.breach(rule::TRIES, format!("request {id} was sent somewhere twice: {told:?}"));
     }
@@ -150,7 +153,10 @@ fn is_alone(court: &Court<'_>, case: &Case<'_>) -> bool {
 fn committed(court: &mut Court<'_>, case: &Case<'_>, message: &Message) {
     let name = message.field("x-sim-try");
     for attempt in court.attempts(case.asked.id) {
-        if attempt.began > message.head_at {
+        // What has been sent can arrive after it was given up.
+        let fate = court.seen.fates.get(attempt.connection as usize);
+        let was_given_up = fate.and_then(|fate| fate.let_go[0]).is_some_and(|at| at <= message.head_at);
+        if attempt.began > message.head_at && !was_given_up {
             let detail = format!(
                 "request {}: the client had {} when site {} was asked",
                 case.asked.id, message.first, attempt.site
@@ -232,6 +238,18 @@ fn agrees(court: &mut Court<'_>, case: &Case<'_>, message: &Message, tries: &[Tr
         let before: usize = court.plan.sites[..one.site].iter().map(|site| site.credentials.len()).sum();
         (one.site, one.credential.map(|at| before + at))
     };
+    let all = told.clone();
+    let is_excused = |odd: &&telemetry::Attempt| {
+        let site = odd.upstream.index();
+        let same = |one: &&&telemetry::Attempt| (one.upstream, one.credential) == (odd.upstream, odd.credential);
+        let here = |one: &&Try<'_>| slot(one) == (site, Some(odd.credential.index()));
+        let seen: usize = tries.iter().filter(here).map(|one| one.attempts.len()).sum();
+        let had_surplus = || court.seen.upstreams.lines.iter().any(|line| line.site == site && line.had_surplus);
+        // Two names of one site that did not come so far look like one candidate asked twice.
+        was_out_of_reach(odd)
+            || names(court, case.asked.id, site) > 1 && seen >= all.iter().filter(same).count()
+            || odd.verdict == "answer_malformed" && had_surplus()
+    };
     let mut fault = None;
     for one in tries {
         let is_it = |told: &&telemetry::Attempt| (told.upstream.index(), Some(told.credential.index())) == slot(one);
@@ -240,7 +258,7 @@ fn agrees(court: &mut Court<'_>, case: &Case<'_>, message: &Message, tries: &[Tr
             break;
         };
         let [unseen @ .., this] = &told[..=at] else { break };
-        if let Some(odd) = unseen.iter().find(|told| !was_out_of_reach(told)) {
+        if let Some(odd) = unseen.iter().find(|told| !is_excused(told)) {
             fault = Some(format!("nobody saw {odd:?}"));
         }
         if ![0, one.last().script.status].contains(&this.status) {
@@ -248,7 +266,7 @@ fn agrees(court: &mut Court<'_>, case: &Case<'_>, message: &Message, tries: &[Tr
         }
         told.drain(..=at);
     }
-    if let Some(odd) = told.iter().find(|told| !was_out_of_reach(told)) {
+    if let Some(odd) = told.iter().find(|told| !is_excused(told)) {
         fault = Some(format!("nobody saw {odd:?}"));
     }
     if let Some(fault) = fault {
