@@ -63,10 +63,7 @@ pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
     for attempt in court.attempts(id) {
         let pool = &court.plan.sites[attempt.site].credentials;
         let credential = pool.iter().position(|field| attempt.request.fields.contains(field));
-        let json: Option<serde_json::Value> =
-            attempt.request.is_complete.then(|| serde_json::from_slice(&attempt.request.body).ok()).flatten();
-        let model = json.and_then(|json| json["model"].as_str().map(str::to_owned));
-        let one = Try { site: attempt.site, credential, model, attempts: vec![attempt] };
+        let one = Try { site: attempt.site, credential, model: model(attempt), attempts: vec![attempt] };
         match tries.last_mut() {
             Some(last) if last.is_like(&one) && (names(one.site) < 2 || is_replay(last.last(), attempt)) => {
                 last.model = last.model.take().or(one.model);
@@ -76,6 +73,18 @@ pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
         }
     }
     tries
+}
+
+/// The model that a request names, if it came so far.
+fn model(attempt: &Attempt) -> Option<String> {
+    let body = &attempt.request.body;
+    if attempt.request.is_complete {
+        let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+        return json["model"].as_str().map(str::to_owned);
+    }
+    let value = body.strip_prefix(b"{\"model\":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    let end = memchr::memchr(b'"', value)?;
+    String::from_utf8(value[..end].to_vec()).ok()
 }
 
 pub fn judge(court: &mut Court<'_>) {
@@ -107,8 +116,15 @@ fn one(court: &mut Court<'_>, case: &Case<'_>) {
     if tries.len() > TRIES_MAX {
         court.breach(rule::TRIES, format!("request {id} was sent to {told:?}"));
     }
-    let is_again =
-        |one: &Try<'_>, before: &Try<'_>| before.is_like(one) && before.model.is_some() == one.model.is_some();
+    // Two requests that never came so far can be for two targets at one upstream.
+    let is_one_target = |site: usize| {
+        [&case.asked.expect, &case.asked.later]
+            .iter()
+            .all(|due| due.aims().iter().filter(|aim| aim.site == site).count() < 2)
+    };
+    let is_again = |one: &Try<'_>, before: &Try<'_>| {
+        before.is_like(one) && (one.model.is_some() && before.model.is_some() || is_one_target(one.site))
+    };
     if tries.iter().enumerate().any(|(at, one)| tries[..at].iter().any(|before| is_again(one, before))) {
         court.breach(rule::TRIES, format!("request {id} was sent somewhere twice: {told:?}"));
     }
@@ -150,7 +166,8 @@ fn is_alone(court: &Court<'_>, case: &Case<'_>) -> bool {
 fn committed(court: &mut Court<'_>, case: &Case<'_>, message: &Message) {
     let name = message.field("x-sim-try");
     for attempt in court.attempts(case.asked.id) {
-        if attempt.began > message.head_at {
+        let came_late = attempt.before > 0 && message.field("x-forebay-reason") == Some("answer_malformed");
+        if attempt.began > message.head_at && !came_late {
             let detail = format!(
                 "request {}: the client had {} when site {} was asked",
                 case.asked.id, message.first, attempt.site
@@ -198,7 +215,9 @@ fn drained(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
 /// Where upstreams only ever refuse what is the request's own fault, nothing is held against them: the first tier is
 /// asked, and nobody else.
 fn calm(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
-    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW {
+    // A connection can be too slow for an upstream with a short patience of its own.
+    let is_slow = court.plan.manner.delay_ms_max > 0 && court.plan.sites.iter().any(|site| site.first_byte.is_some());
+    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW || is_slow {
         return;
     }
     let first = |due: &Expect| due.aims().iter().map(|aim| aim.tier).min();
@@ -256,17 +275,25 @@ fn agrees(court: &mut Court<'_>, case: &Case<'_>, message: &Message, tries: &[Tr
     }
 }
 
-/// An attempt of which the upstream may have seen nothing.
+/// An attempt of which the upstream may have seen nothing. What an answer before it had too much can be taken for its
+/// answer, before its request has been read.
 fn was_out_of_reach(told: &telemetry::Attempt) -> bool {
     matches!(
         told.verdict,
-        "connect_failed" | "connect_timeout" | "upstream_closed" | "send_timeout" | "first_byte_timeout"
+        "connect_failed"
+            | "connect_timeout"
+            | "upstream_closed"
+            | "send_timeout"
+            | "first_byte_timeout"
+            | "answer_malformed"
     )
 }
 
 /// Where nothing works anywhere, that is not answered by a multiple of the load once it is known.
 fn outage(court: &mut Court<'_>) {
     let Some(known) = known_at(court) else { return };
+    // The budget is a share of all requests of late, those before the outage was known included.
+    let asked = court.records.values().filter(|record| record.tried[0].is_some()).count();
     let (mut requests, mut attempts) = (0_usize, 0_usize);
     for (visit, saw) in court.plan.visits.iter().zip(&court.seen.clients) {
         for ((asked, began), message) in visit.asks.iter().zip(&saw.began_at).zip(&saw.reader.messages) {
@@ -278,7 +305,7 @@ fn outage(court: &mut Court<'_>) {
             }
         }
     }
-    if attempts * 10 > requests * 12 + 30 {
+    if attempts > requests + asked.div_ceil(5) + 3 {
         court.breach(rule::OUTAGE, format!("{attempts} attempts for {requests} requests"));
     }
 }
