@@ -440,7 +440,9 @@ impl<O: Outbox> Flow<'_, O> {
         }
         for segment in queue.into_iter().flatten() {
             let until = shard.rt.now().after(self.patience.write_stall);
-            match ticker.watch(shard, self.gone, until, self.to.write(segment)).await {
+            // Pinned here, or `watch` would hold room for it twice.
+            let writing = pin!(self.to.write(segment));
+            match ticker.watch(shard, self.gone, until, writing).await {
                 Watched::Done((Ok(()), _)) => {}
                 Watched::Done((Err(_), _)) | Watched::ClientGone => return Err(Broken::ClientGone),
                 Watched::TimeUp => return Err(Broken::ClientStalled),
