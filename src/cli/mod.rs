@@ -7,6 +7,7 @@ mod doctor;
 mod env;
 mod health;
 mod keys;
+mod prices;
 mod running;
 mod serve;
 mod sim;
@@ -48,6 +49,8 @@ enum Command {
     Health(health::Args),
     /// Print what a client needs to use this gateway.
     Env(env::EnvArgs),
+    /// Make price rows of another list.
+    Prices(prices::PricesArgs),
     /// Make keys.
     Keys(keys::KeysArgs),
     /// Run the simulated provider alone, for load tests and to try a configuration.
@@ -63,6 +66,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Env(args) => env::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Prices(args) => prices::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Sim(args) => sim::run(args),
     };
@@ -114,6 +118,7 @@ mod tests {
             "forebay health --admin 127.0.0.1:9090 --alive",
             "forebay doctor --config a.toml --team-size 40 --workload heavy --offline",
             "forebay env claude --format managed",
+            "forebay prices import list.json --only claude-* --only gpt-*",
             "forebay keys new --name a --team t --owner o --expires 90d",
             "forebay keys new --from p.csv --out-dir d",
         ] {

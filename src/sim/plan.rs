@@ -255,6 +255,7 @@ impl Plan {
             patience: self.patience,
             runtime: RuntimeSettings::default(),
             log: LogFormat::Json,
+            prices: crate::table::prices::Prices::default(),
             slots: Slots::default(),
         }
     }
@@ -414,6 +415,7 @@ fn upstream(site: &Site) -> Upstream {
         via: None,
         guard: crate::net::Guard::Inside,
         first_byte: None,
+        charge: crate::table::prices::Charge::default(),
         verdicts: Vec::new(),
     }
 }

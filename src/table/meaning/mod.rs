@@ -11,8 +11,9 @@ mod tests;
 
 pub use diff::{Change, Effect, differences};
 
+use super::prices::{Price, Prices};
 use super::{Bounds, Caller, Digests, Hosts, Listener, Model, Patience, SecretLine, Table, Target, Upstream};
-use crate::net::Guard;
+use crate::net::{Guard, x509::day};
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc};
@@ -39,6 +40,8 @@ pub struct Meaning {
     teams: BTreeMap<String, AccessMeaning>,
     /// By name.
     keys: BTreeMap<String, KeyMeaning>,
+    /// The operator's price rows, by model and first day.
+    prices: BTreeMap<String, String>,
     /// Timeouts in milliseconds, by step.
     timeouts_ms: BTreeMap<String, u64>,
     /// Sizes in bytes and counts, by setting.
@@ -69,6 +72,8 @@ struct UpstreamMeaning {
     proxy: Option<(String, String)>,
     /// Private addresses are connected to.
     reaches_inside: bool,
+    /// What it takes besides its models' prices.
+    charge: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +135,7 @@ impl Table {
             patience,
             runtime,
             log,
+            prices,
         } = self;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let address = |address: &Option<std::net::SocketAddr>| address.map(|address| address.to_string());
@@ -152,6 +158,7 @@ impl Table {
             models: models.iter().map(|model| self.model_meaning(model)).collect(),
             teams: teams.iter().map(|team| (team.name.to_string(), self.access_meaning(&team.access))).collect(),
             keys: callers.iter().map(|caller| caller.name.to_string()).zip(keys).collect(),
+            prices: own_prices(prices),
             timeouts_ms: timeouts(patience),
             bounds: sizes(bounds),
         }
@@ -241,6 +248,7 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
         extra_ca,
         via,
         guard,
+        charge,
         first_byte: _,
         verdicts: _,
     } = upstream;
@@ -259,7 +267,17 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
         extra_ca: extra_ca.iter().map(|der| fingerprint(key, der)).collect(),
         proxy: via.as_ref().map(|via| (via.name(), fingerprint(key, via.request()))),
         reaches_inside: *guard == Guard::Inside,
+        charge: charge.to_string(),
     }
+}
+
+/// The shipped rows come with the program, and are the same before and after a reload.
+fn own_prices(prices: &Prices) -> BTreeMap<String, String> {
+    let name = |row: &Price| match row.from {
+        Some(from) => format!("{} from {}", row.model.text(), day(from)),
+        None => row.model.text().to_string(),
+    };
+    prices.own().map(|row| (name(row), row.to_string())).collect()
 }
 
 fn timeouts(patience: &Patience) -> BTreeMap<String, u64> {

@@ -24,6 +24,7 @@ fn upstream(name: &str, port: u16) -> Upstream {
         via: None,
         guard: Guard::Inside,
         first_byte: None,
+        charge: crate::table::prices::Charge::default(),
         verdicts: Vec::new(),
     }
 }
@@ -74,6 +75,7 @@ fn table() -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        prices: crate::table::prices::Prices::default(),
         slots: Slots::default(),
     }
 }
