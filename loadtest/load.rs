@@ -136,7 +136,9 @@ impl Window {
         };
         let idle_rss_kb = self.idle.until(&self.idle).rss_kb[0];
         let has_proxy = !self.target.pids.is_empty();
-        Measured { proxy, load, has_proxy, idle_rss_kb, work, faults, provider, delay: None, first: None, late: None }
+        let reopened = 0;
+        let (delay, first, late) = (None, None, None);
+        Measured { proxy, load, has_proxy, idle_rss_kb, work, faults, reopened, provider, delay, first, late }
     }
 }
 
@@ -164,6 +166,8 @@ pub struct Measured {
     pub work: u64,
     /// What went wrong, in the order it did.
     pub faults: Vec<String>,
+    /// Connections that were opened again.
+    pub reopened: usize,
     provider: Option<serde_json::Value>,
     /// From due to done, or from sent to received.
     pub delay: Option<Histogram<u64>>,
@@ -227,6 +231,11 @@ struct Row<'a> {
 }
 
 impl Measured {
+    /// A quantile of the delay, in milliseconds.
+    pub fn delay_ms(&self, quantile: f64) -> f64 {
+        self.delay.as_ref().map_or(f64::NAN, |delay| delay.value_at_quantile(quantile) as f64 / 1e6)
+    }
+
     /// As a line of JSON.
     ///
     /// # Errors

@@ -2,19 +2,28 @@
 //! other proxies and beside no proxy. It talks to loopback only, and is bounded in connections and in time.
 //!
 //! `provider` is one process, a scenario is another; `side_by_side.sh` runs the whole comparison, and `table` sums its
-//! rows up. How to read what comes out is in `docs/performance.md`.
+//! rows up. How to read what comes out is in `docs/performance.md`. The scenarios of `resilience.sh` are judged instead of
+//! compared: `docs/resilience.md`.
 
 #![allow(clippy::print_stdout)] // a row is what a scenario prints
-#![allow(clippy::disallowed_methods)] // it measures time, so it reads the clock
+#![allow(clippy::disallowed_methods)] // it measures time, so it reads the clock and waits
 
+mod cancel;
+mod claims;
+mod hostile;
 mod http;
+mod limits;
 mod load;
+mod memory;
 mod passthrough;
 mod process;
 mod provider;
 mod reactor;
+mod reload;
+mod resilience;
 mod shapes;
 mod streams;
+mod swap;
 mod table;
 
 use clap::{Parser, Subcommand};
@@ -78,6 +87,8 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    #[command(flatten)]
+    Resilience(resilience::Resilience),
     /// Prints as many loopback ports as asked for that nobody listens on.
     FreePorts {
         /// How many.
@@ -160,6 +171,7 @@ fn run(command: Command) -> io::Result<()> {
     match command {
         Command::Provider { listen } => {
             loopback(listen)?;
+            limits::raise_files()?;
             let listener = TcpListener::bind(listen)?;
             println!("listening on {}", listener.local_addr()?);
             provider::serve(listener)
@@ -169,6 +181,7 @@ fn run(command: Command) -> io::Result<()> {
                 body_bytes: body as usize,
                 connections: connections as usize,
                 rate: rate.map(f64::from),
+                may_reopen: false,
             };
             let measured = passthrough::run(&common.target()?, &plan)?;
             let size = if body >= 1_000 { format!("{} KB", body / 1_000) } else { format!("{body} B") };
@@ -188,6 +201,7 @@ fn run(command: Command) -> io::Result<()> {
             let measured = streams::run(&common.target()?, &plan)?;
             print(&measured, &common, &format!("{streams} streams, {event} B every {every} ms"), "event")
         }
+        Command::Resilience(command) => resilience::run(command),
         Command::Table { rows, json } => table::print(&rows, json.as_deref()),
         Command::FreePorts { count } => {
             let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect();

@@ -27,6 +27,8 @@ pub struct Plan {
     pub connections: usize,
     /// Requests a second; `None` for a closed loop.
     pub rate: Option<f64>,
+    /// A connection may be closed between two requests, as after a reload; it is opened again, and that is counted.
+    pub may_reopen: bool,
 }
 
 struct Client {
@@ -52,6 +54,8 @@ struct Run<'a> {
     delay: Histogram<u64>,
     late: Histogram<u64>,
     done: u64,
+    may_reopen: bool,
+    reopened: usize,
     faults: Vec<String>,
 }
 
@@ -79,11 +83,14 @@ pub fn run(target: &Target, plan: &Plan) -> io::Result<Measured> {
         delay: histogram()?,
         late: histogram()?,
         done: 0,
+        may_reopen: plan.may_reopen,
+        reopened: 0,
         faults: Vec::new(),
     };
     run.drive(plan)?;
-    let Run { window, delay, late, done, faults, .. } = run;
+    let Run { window, delay, late, done, reopened, faults, .. } = run;
     let mut measured = window.measured(done, faults);
+    measured.reopened = reopened;
     measured.delay = Some(delay);
     measured.late = plan.rate.map(|_| late);
     Ok(measured)
@@ -136,7 +143,11 @@ impl Run<'_> {
         let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
         client.due = Some(due);
         (client.got, client.same) = (0, true);
-        client.sent = reactor::write(&client.stream, self.request)?;
+        client.sent = match reactor::write(&client.stream, self.request) {
+            // Whoever may close between two requests may do so while the next one is on its way.
+            Err(error) if self.may_reopen => return self.finish(key, Some(error.to_string())),
+            written => written?,
+        };
         if client.sent < self.request.len() {
             self.reactor.want_room(&client.stream, key as u64, true)?;
         }
@@ -158,6 +169,7 @@ impl Run<'_> {
         let mut buffer = [0; 16 * 1024];
         let fault = match reactor::read(&client.stream, &mut buffer) {
             Ok(None) => return Ok(()),
+            Ok(Some(0)) | Err(_) if self.may_reopen && client.due.is_none() => return self.reopen(key),
             Ok(Some(0)) => Some("the connection was closed".to_owned()),
             Err(error) => Some(error.to_string()),
             Ok(Some(count)) => match client.take(buffer.get(..count).unwrap_or_default()) {
@@ -178,9 +190,7 @@ impl Run<'_> {
             if self.faults.len() > Fleet::FAULTS_MAX {
                 return Err(io::Error::other(format!("too many faults, the last one: {:?}", self.faults.last())));
             }
-            let stream = Fleet::connect(self.window.to(), 1)?.pop().ok_or(io::ErrorKind::NotConnected)?;
-            self.reactor.add(&stream, key as u64)?;
-            (client.stream, client.reader) = (stream, AnswerReader::default());
+            self.reopen(key)?;
         } else if let Some(due) = due
             && self.window.is_open()
         {
@@ -192,6 +202,15 @@ impl Run<'_> {
         }
         self.idle.push(key);
         self.start_due(now)
+    }
+
+    fn reopen(&mut self, key: usize) -> io::Result<()> {
+        let Some(client) = self.clients.get_mut(key) else { return Ok(()) };
+        let stream = Fleet::connect(self.window.to(), 1)?.pop().ok_or(io::ErrorKind::NotConnected)?;
+        self.reactor.add(&stream, key as u64)?;
+        (client.stream, client.reader) = (stream, AnswerReader::default());
+        self.reopened += 1;
+        Ok(())
     }
 }
 

@@ -22,8 +22,12 @@ const LISTENER: u64 = u64::MAX;
 const PEERS_MAX: usize = 20_000;
 /// What may wait for a client that does not read.
 const PENDING_BYTES_MAX: usize = 1 << 20;
+/// Beyond it no more events are made: a client that does not read gets no more than it takes.
+const PENDING_BYTES_FEW: usize = 64 * 1024;
 /// Events of one stream.
 const EVENTS_MAX: u64 = 10_000_000;
+/// How long a stream waits whose reader does not read.
+const RETRY: Duration = Duration::from_millis(50);
 /// Nothing waits longer than this without a look around.
 const TURN_MAX: Duration = Duration::from_secs(1);
 
@@ -314,6 +318,11 @@ impl Provider {
             self.end = end;
             return sent;
         }
+        if peer.pending.len() > PENDING_BYTES_FEW {
+            self.timers.push(Reverse((Instant::now() + RETRY, key, peer.birth)));
+            peer.streaming = Some(streaming);
+            return Some(());
+        }
         streaming.number += 1;
         self.stats.events += 1;
         self.stats.late_us.saturating_record(late.as_micros() as u64);
@@ -329,6 +338,8 @@ impl Provider {
         self.buffer = out;
         let order = streaming.order;
         let due = streaming.began + order.first + order.every * u32::try_from(streaming.number).ok()?;
+        // A stream that has waited for its reader does not make up for it in one go.
+        let due = due.max(Instant::now() - RETRY);
         self.timers.push(Reverse((due, key, peer.birth)));
         peer.streaming = Some(streaming);
         sent

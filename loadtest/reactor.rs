@@ -64,6 +64,15 @@ impl Reactor {
         Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN | room)?)
     }
 
+    /// Watches for nothing but an end of the connection in both directions, or for bytes to read again.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn pause(&self, fd: impl AsFd, key: u64, paused: bool) -> io::Result<()> {
+        let flags = if paused { epoll::EventFlags::empty() } else { epoll::EventFlags::IN };
+        Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(key), flags)?)
+    }
+
     /// Waits until something is ready, or until `until`; puts what is ready into `ready`.
     ///
     /// # Errors

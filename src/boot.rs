@@ -99,6 +99,7 @@ pub fn start_from(table: Table, configuration: Option<(Source, Trace)>) -> Resul
         upstreams: Arc::new(ArcSwap::from_pointee(Health::default().grown_for(&table))),
         live: Arc::new(ArcSwap::from_pointee(first_live(&table)?)),
         table: Arc::new(ArcSwap::from_pointee(table)),
+        ratios: Arc::default(),
         bodies: Arc::new(AtomicU64::new(0)),
         draining: Arc::new(AtomicBool::new(false)),
     };

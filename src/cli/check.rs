@@ -10,7 +10,7 @@ use clap::Args;
 use crate::config;
 use crate::net::x509;
 use crate::table::meaning::{Change, FingerprintKey, Meaning, differences};
-use crate::table::{Hosts, Listener, Table};
+use crate::table::{CredentialLimits, Hosts, Listener, Model, Table};
 
 use super::{OK, USAGE, WRONG, complain, running, say, serve::open_key, variable};
 
@@ -121,7 +121,9 @@ fn summary(table: &Table) -> String {
         table.upstreams.len(),
         table.upstreams.iter().map(|upstream| {
             let scheme = if upstream.tls { "https" } else { "http" };
-            let credentials = counted(upstream.credentials.len(), "credential");
+            let limited = upstream.credentials.iter().filter(|c| c.limits != CredentialLimits::default()).count();
+            let limited = if limited == 0 { String::new() } else { format!(" ({limited} with limits)") };
+            let credentials = format!("{}{limited}", counted(upstream.credentials.len(), "credential"));
             let way =
                 upstream.via.as_ref().map_or_else(String::new, |via| format!(", through the proxy {}", via.name()));
             format!(
@@ -130,19 +132,7 @@ fn summary(table: &Table) -> String {
             )
         }),
     );
-    lines(
-        &mut out,
-        "model",
-        table.models.len(),
-        table.models.iter().map(|model| {
-            let targets = model.targets.iter().filter_map(|target| {
-                let upstream = table.upstream(target.upstream)?;
-                let id = target.model.as_ref().map_or(String::new(), |id| format!(" as {id}"));
-                Some(format!("{}{id}", upstream.name))
-            });
-            format!("{} -> {}", model.name.text(), targets.collect::<Vec<_>>().join(", then "))
-        }),
-    );
+    lines(&mut out, "model", table.models.len(), table.models.iter().map(|model| way(table, model)));
     let (teams, keys) = (counted(table.teams.len(), "team"), counted(table.callers.len(), "key"));
     let disabled = table.callers.iter().filter(|caller| caller.disabled).count();
     let off = if disabled == 0 { String::new() } else { format!(" ({disabled} disabled)") };
@@ -162,6 +152,18 @@ fn summary(table: &Table) -> String {
         );
     }
     out
+}
+
+/// A model's names, where it leads, tier by tier, and whether a failure may lead on.
+fn way(table: &Table, model: &Model) -> String {
+    let names = std::iter::once(model.name.text()).chain(&model.aliases);
+    let names: Vec<&str> = names.map(|name| &**name).collect();
+    let more = match (&model.targets[..], model.fallback) {
+        ([_, _, ..], true) => "",
+        ([_, _, ..], false) => "; never fails over",
+        _ => "; no second target to fall over to",
+    };
+    format!("{} -> {}{more}", names.join(", "), table.way(model))
 }
 
 /// How a listener is spoken to.
@@ -195,7 +197,32 @@ mod tests {
             config::quickstart("sk-secret".into(), None, [0; 32], "127.0.0.1:1".parse().expect("address"), &|_| None);
         let text = summary(&table.expect("good"));
         assert!(text.contains("anthropic -> https://api.anthropic.com, 1 credential\n"), "{text}");
-        assert!(text.contains("model     * -> anthropic\n") && text.contains("0 teams, 1 key\n"), "{text}");
+        assert!(
+            text.contains("model     * -> anthropic; no second target to fall over to\n")
+                && text.contains("0 teams, 1 key\n"),
+            "{text}"
+        );
         assert!(!text.contains("secret") && text.lines().count() <= 24);
+    }
+
+    #[test]
+    fn the_way_of_a_model_is_told_tier_by_tier() {
+        let text = "[listen]\naddress = \"127.0.0.1:1\"\n\
+            [[upstream]]\nname = \"a\"\nprovider = \"anthropic\"\n\
+            credentials = [{ name = \"x\", env = \"X\", limits = { rpm = 20 } }, { name = \"y\", env = \"Y\" }]\n\
+            [[upstream]]\nname = \"b\"\nbase_url = \"https://b.example\"\nauth = \"none\"\n\
+            [[model]]\nname = \"claude-opus-5-5\"\naliases = [\"best\"]\ntargets = [{ upstream = \"b\", tier = 2, \
+            model = \"big\", window = 32_000, images = false }, { upstream = \"a\" }]\n\
+            [[model]]\nname = \"*\"\ntargets = [{ upstream = \"a\", weight = 3 }, { upstream = \"b\" }]\nfallback = false\n";
+        let env = |name: &str| (name.len() == 1).then(|| name.to_owned());
+        let table = config::parse(Path::new("f.toml"), text, &config::host::Machine { env: &env }).expect("good");
+        let text = summary(&table);
+        for line in [
+            "upstream  a -> https://api.anthropic.com, 2 credentials (1 with limits)\n",
+            "model     claude-opus-5-5, best -> a, then b as big (window 32000, no images)\n",
+            "model     * -> a (weight 3) or b (weight 1); never fails over\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -236,6 +236,8 @@ fn factors(entry: &Entry, input: Rate) -> Result<Factors, String> {
 mod tests {
     use super::*;
     use crate::base::Wall;
+    use crate::dialect::usage::{Counts, Tier, Usage};
+    use crate::table::prices::{Charge, Cost};
 
     const EXTRACT: &str = include_str!("../../tests/prices/litellm.json");
 
@@ -250,6 +252,31 @@ mod tests {
         }
         let own: Vec<&str> = shipped.models().collect();
         assert_eq!(own.len(), imported.rows.len(), "{own:?}");
+    }
+
+    /// Each line was calculated in fractions by `tests/prices/costs.py`, from the extract and not from our rows.
+    #[test]
+    fn costs_are_those_of_an_independent_calculation() {
+        let prices = crate::config::prices::shipped();
+        let (mut lines, mut models) = (0, std::collections::BTreeSet::new());
+        for line in include_str!("../../tests/prices/costs.csv").lines().skip(1) {
+            let fields: Vec<&str> = line.split(',').collect();
+            let number = |at: usize| fields[at].parse::<u64>().unwrap();
+            let counts = Counts {
+                input: number(1),
+                output: number(2),
+                cache_read: number(3),
+                cache_write_5m: number(4),
+                cache_write_1h: number(5),
+            };
+            let tier = Tier::of(fields[7].as_bytes());
+            let usage = Usage { counts, web_searches: number(6), tier, ..Usage::default() };
+            let cost = prices.cost(&usage, fields[0], &Charge::default(), Wall(u64::MAX));
+            assert_eq!(cost, Cost { amount: MicroUsd(number(8) as i64), ..Cost::default() }, "{line}");
+            lines += 1;
+            models.insert(fields[0]);
+        }
+        assert!(models.len() >= 30 && lines > 100, "{} models, {lines} lines", models.len());
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub struct Upstream {
     pub proxy: Option<Proxy>,
     /// The pool.
     pub credentials: Vec<Credential>,
+    /// What some of its answers mean.
+    pub verdicts: Vec<Verdict>,
     /// `credentials` was written in a shape that has been told.
     pub credentials_told: bool,
     /// How to add a provider.
@@ -146,6 +148,33 @@ pub struct Credential {
     pub file: Option<At<String>>,
     /// A secret in clear, which is refused.
     pub value: Option<At<String>>,
+    /// What may be asked with it.
+    pub limits: CredentialLimits,
+}
+
+/// `limits` of a credential.
+#[derive(Default)]
+pub struct CredentialLimits {
+    /// Requests a minute.
+    pub rpm: Option<At<i64>>,
+    /// Requests a day.
+    pub requests_per_day: Option<At<i64>>,
+    /// Uncached input a minute.
+    pub input_tpm: Option<At<i64>>,
+    /// Output a minute.
+    pub output_tpm: Option<At<i64>>,
+}
+
+/// An entry of `verdicts`.
+pub struct Verdict {
+    /// The whole entry.
+    pub at: Spot,
+    /// The HTTP status.
+    pub status: Option<At<i64>>,
+    /// What its body holds.
+    pub body: Option<At<String>>,
+    /// What it means.
+    pub means: Option<At<String>>,
 }
 
 /// `[[model]]`.
@@ -154,6 +183,10 @@ pub struct Model {
     pub at: Spot,
     /// Exact or glob.
     pub name: Option<At<String>>,
+    /// What else it is called.
+    pub aliases: Vec<At<String>>,
+    /// Whether it may fail over.
+    pub fallback: Option<At<bool>>,
     /// Where it leads.
     pub targets: Vec<Target>,
     /// `targets` was written in a shape that has been told.
@@ -174,6 +207,14 @@ pub struct Target {
     pub tier: Option<At<i64>>,
     /// Share inside the tier.
     pub weight: Option<At<i64>>,
+    /// What fits into it.
+    pub window: Option<At<i64>>,
+    /// Whether it takes images.
+    pub images: Option<At<bool>>,
+    /// Whether it takes tools.
+    pub tools: Option<At<bool>>,
+    /// Whether it takes `thinking`.
+    pub thinking: Option<At<bool>>,
 }
 
 /// What a team or a key opens.
@@ -220,6 +261,8 @@ pub struct Key {
     pub disabled: Option<At<bool>>,
     /// Who goes first.
     pub class: Option<At<String>>,
+    /// Whether it may fail over.
+    pub fallback: Option<At<bool>>,
 }
 
 impl File {
@@ -317,7 +360,7 @@ impl Listen {
 impl Upstream {
     fn read<'d>(problems: &mut Problems, table: &'d DeTable<'d>, at: Spot) -> Upstream {
         let section = Section::open(problems, &schema::UPSTREAM, table, at);
-        let credentials = section.sections("credentials");
+        let (credentials, verdicts) = (section.sections("credentials"), section.sections("verdicts"));
         Upstream {
             at,
             name: section.required_text(problems, "name"),
@@ -331,6 +374,7 @@ impl Upstream {
             charge: prices::charge(problems, &section),
             proxy: Proxy::read(problems, &section),
             credentials: credentials.into_iter().map(|(t, at)| Credential::read(problems, t, at)).collect(),
+            verdicts: verdicts.into_iter().map(|(t, at)| Verdict::read(problems, t, at)).collect(),
             credentials_told: section.is_told("credentials"),
             insert_provider: section.insertion(problems, "provider", "\"anthropic\""),
             insert_credentials: section.setting(problems, "credentials"),
@@ -359,7 +403,32 @@ impl Credential {
         if !["env", "file", "value"].iter().any(|key| section.has(key)) {
             section.missing(problems, "env");
         }
-        Credential { name, env, file, value }
+        let limits = section.sections("limits").into_iter().next();
+        let limits = limits.map(|(table, at)| CredentialLimits::read(problems, table, at)).unwrap_or_default();
+        Credential { name, env, file, value, limits }
+    }
+}
+
+impl CredentialLimits {
+    fn read<'d>(problems: &mut Problems, table: &'d DeTable<'d>, at: Spot) -> CredentialLimits {
+        let section = Section::open(problems, &schema::CREDENTIAL_LIMITS, table, at);
+        CredentialLimits {
+            rpm: section.number("rpm"),
+            requests_per_day: section.number("requests_per_day"),
+            input_tpm: section.number("input_tpm"),
+            output_tpm: section.number("output_tpm"),
+        }
+    }
+}
+
+impl Verdict {
+    fn read<'d>(problems: &mut Problems, table: &'d DeTable<'d>, at: Spot) -> Verdict {
+        let section = Section::open(problems, &schema::VERDICT, table, at);
+        let (status, body) = (section.number("status"), section.text("body"));
+        if status.is_none() {
+            section.missing(problems, "status");
+        }
+        Verdict { at, status, body, means: section.required_text(problems, "verdict") }
     }
 }
 
@@ -369,7 +438,15 @@ impl Model {
         let name = section.required_text(problems, "name");
         let targets = section.sections("targets").into_iter().map(|(t, at)| Target::read(problems, t, at)).collect();
         let targets_at = section.place("targets");
-        Model { at, name, targets, targets_told: section.is_told("targets"), targets_at }
+        Model {
+            at,
+            name,
+            aliases: section.texts("aliases").unwrap_or_default(),
+            fallback: section.flag("fallback"),
+            targets,
+            targets_told: section.is_told("targets"),
+            targets_at,
+        }
     }
 }
 
@@ -382,6 +459,10 @@ impl Target {
             model: section.text("model"),
             tier: section.number("tier"),
             weight: section.number("weight"),
+            window: section.number("window"),
+            images: section.flag("images"),
+            tools: section.flag("tools"),
+            thinking: section.flag("thinking"),
         }
     }
 }
@@ -412,6 +493,7 @@ impl Key {
             expires: section.date("expires"),
             disabled: section.flag("disabled"),
             class: section.text("class"),
+            fallback: section.flag("fallback"),
         }
     }
 }

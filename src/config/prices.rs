@@ -58,8 +58,8 @@ pub(super) fn read<'d>(problems: &mut Problems, table: &'d DeTable<'d>, at: Spot
     let model = section.required_text(problems, "model");
     let model = model.map(|text| model_of(problems, &text));
     let from = section.date("from").and_then(|text| day(problems, &text));
-    let rates = rates(problems, &section, None)?;
-    let steps = steps(problems, &section, &rates);
+    let rates = rates(problems, &section, None);
+    let steps = rates.as_ref().map(|rates| steps(problems, &section, rates)).unwrap_or_default();
     let mut factor = |key| section.amount(key).and_then(|text| factor_of(problems, key, &text));
     let factors = Factors {
         fast: factor("fast"),
@@ -69,10 +69,9 @@ pub(super) fn read<'d>(problems: &mut Problems, table: &'d DeTable<'d>, at: Spot
         us: factor("us"),
         regional: factor("regional"),
     };
-    let mut price = Price { from, steps, factors, ..Price::new(model?, rates) };
-    if let Some(each) = each(problems, &section, "web_search") {
-        price.web_search = each;
-    }
+    let each = each(problems, &section, "web_search");
+    let mut price = Price { from, steps, factors, ..Price::new(model?, rates?) };
+    price.web_search = each.unwrap_or(price.web_search);
     price.guess = section.flag("guess").is_some_and(|flag| flag.value);
     Some(At { value: price, at })
 }
@@ -214,7 +213,7 @@ fn each(problems: &mut Problems, section: &Section<'_>, key: &'static str) -> Op
     if amount.is_none() {
         problems.add(
             text.at,
-            format!("`{key}` is {}, which is no price of one of them in dollars", text.value),
+            format!("`{key}` is {}, which is no amount of dollars for one of them", text.value),
             "write a number from 0 to 1000, such as 0.01",
             Remedy::replace(text.at, "0.01"),
         );

@@ -131,11 +131,12 @@ pub const UPSTREAM: Schema = Schema {
         key("first_byte", Shape::Text, "\"30s\""),
         key("price", Shape::Section, "{ factor = 1.055 }"),
         key("credentials", Shape::Sections, "[{ name = \"main\", env = \"ANTHROPIC_API_KEY\" }]"),
+        key("verdicts", Shape::Sections, "[{ status = 400, body = \"no capacity\", verdict = \"next\" }]"),
     ],
     refused: &[
         ("region", LATER),
         ("project", LATER),
-        ("limits", LATER),
+        ("limits", "is not a key: limits belong to each of its `credentials`"),
         ("headers", LATER),
         ("tls", LATER),
         ("api_key", "is not how a credential is given: use `credentials`"),
@@ -149,9 +150,38 @@ pub const CREDENTIAL: Schema = Schema {
         key("name", Shape::Text, "\"main\""),
         key("env", Shape::Text, "\"ANTHROPIC_API_KEY\""),
         key("file", Shape::Text, "\"/run/secrets/anthropic\""),
+        key("limits", Shape::Section, "{ rpm = 20 }"),
         key("value", Shape::Text, ""), /* known, so that it is refused with a reason; offered nowhere */
     ],
-    refused: &[("limits", LATER), ("weight", LATER)],
+    refused: &[("weight", LATER)],
+};
+
+/// `limits` of a credential.
+pub const CREDENTIAL_LIMITS: Schema = Schema {
+    title: "`limits` of a credential",
+    keys: &[
+        key("rpm", Shape::Number, "20"),
+        key("requests_per_day", Shape::Number, "1000"),
+        key("input_tpm", Shape::Number, "400_000"),
+        key("output_tpm", Shape::Number, "80_000"),
+    ],
+    refused: &[
+        ("tpm", "is not a key: input and output are bounded apart, by `input_tpm` and `output_tpm`"),
+        ("in_flight", LATER),
+        ("usd_per_day", LATER),
+        ("usd_per_month", LATER),
+    ],
+};
+
+/// An entry of `verdicts`.
+pub const VERDICT: Schema = Schema {
+    title: "a verdict",
+    keys: &[
+        key("status", Shape::Number, "400"),
+        key("body", Shape::Text, "\"no capacity\""),
+        key("verdict", Shape::Text, "\"next\""),
+    ],
+    refused: &[],
 };
 
 /// `proxy` of an upstream, written as a section.
@@ -174,9 +204,11 @@ pub const MODEL: Schema = Schema {
     title: "[[model]]",
     keys: &[
         key("name", Shape::Text, "\"claude-*\""),
+        key("aliases", Shape::Texts, "[\"sonnet\"]"),
         key("targets", Shape::Sections, "[{ upstream = \"anthropic\" }]"),
+        key("fallback", Shape::Flag, "false"),
     ],
-    refused: &[("limits", LATER), ("price", LATER), ("fallback", "is not a key: give its targets a `tier`")],
+    refused: &[("limits", LATER), ("price", LATER)],
 };
 
 /// An entry of `targets`.
@@ -187,8 +219,12 @@ pub const TARGET: Schema = Schema {
         key("model", Shape::Text, "\"claude-opus-4-6\""),
         key("tier", Shape::Number, "1"),
         key("weight", Shape::Number, "1"),
+        key("window", Shape::Number, "200_000"),
+        key("images", Shape::Flag, "false"),
+        key("tools", Shape::Flag, "false"),
+        key("thinking", Shape::Flag, "false"),
     ],
-    refused: &[],
+    refused: &[("fallback", "belongs to the [[model]], or to a [[key]]")],
 };
 
 /// `[[team]]`.
@@ -200,7 +236,12 @@ pub const TEAM: Schema = Schema {
         key("upstreams", Shape::Texts, "[\"anthropic\"]"),
         key("passthrough", Shape::Texts, "[\"/v1/files\"]"),
     ],
-    refused: &[("limits", LATER), ("per_key", LATER), ("class", "belongs on each [[key]]")],
+    refused: &[
+        ("limits", LATER),
+        ("per_key", LATER),
+        ("class", "belongs on each [[key]]"),
+        ("fallback", "belongs on each [[key]], or to a [[model]]"),
+    ],
 };
 
 /// `[[key]]`.
@@ -217,6 +258,7 @@ pub const KEY: Schema = Schema {
         key("expires", Shape::Date, "2026-12-31"),
         key("disabled", Shape::Flag, "true"),
         key("class", Shape::Text, "\"interactive\""),
+        key("fallback", Shape::Flag, "false"),
     ],
     refused: &[("limits", LATER), ("key", "would hold a secret: write the key's `hash` instead")],
 };

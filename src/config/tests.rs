@@ -5,7 +5,7 @@ use std::io;
 
 use super::*;
 use crate::base::{CallerSlot, Span, Wall};
-use crate::table::{Class, Driver, Hosts, LogFormat, Provider};
+use crate::table::{Can, Class, CredentialLimits, Driver, Hosts, LogFormat, Provider, Verdict, VerdictRule};
 
 /// A machine with these variables and files.
 #[derive(Default)]
@@ -166,6 +166,65 @@ fn everything_at_once() {
     assert!(first.hosts.answers(b"forebay.example:8080") && !first.hosts.answers(b"other") && !first.refuse_cross_site);
     assert!(!table.listeners[1].refuse_cross_site);
     assert_eq!(table.org.contact.as_deref(), Some("#ai"));
+}
+
+#[test]
+fn what_failing_over_goes_by() {
+    let table = good(
+        r#"
+[listen]
+address = "127.0.0.1:8080"
+[[upstream]]
+name = "one"
+provider = "anthropic"
+first_byte = "30s"
+credentials = [
+  { name = "a", env = "A", limits = { rpm = 20, requests_per_day = 1_000 } },
+  { name = "b", env = "B", limits = { input_tpm = 400_000, output_tpm = 80_000 } },
+]
+verdicts = [{ status = 400, body = "no capacity", verdict = "cool-and-next" }, { status = 400, verdict = "deliver" }]
+[[upstream]]
+name = "two"
+base_url = "http://127.0.0.1:1"
+auth = "none"
+[[model]]
+name = "claude-haiku-4-5"
+aliases = ["haiku", "small"]
+targets = [{ upstream = "one" }, { upstream = "two", tier = 2, window = 32_000, images = false }]
+[[model]]
+name = "*"
+targets = [{ upstream = "one" }]
+fallback = false
+[[team]]
+name = "t"
+models = ["claude-haiku-4-5-20251001", "small"]
+[[key]]
+name = "k"
+hash = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+team = "t"
+fallback = false
+[timeouts]
+ping = "0s"
+[bounds]
+event_rate_min = 6
+"#,
+    );
+    let one = &table.upstreams[0];
+    assert_eq!((one.first_byte, table.upstreams[1].first_byte), (Some(Span::from_secs(30)), None));
+    let limits = CredentialLimits { rpm: Some(20), requests_per_day: Some(1_000), ..CredentialLimits::default() };
+    assert_eq!(one.credentials[0].limits, limits);
+    let limits = CredentialLimits { input_tpm: Some(400_000), output_tpm: Some(80_000), ..CredentialLimits::default() };
+    assert_eq!(one.credentials[1].limits, limits);
+    let rule = |body: Option<&str>, verdict| VerdictRule { status: 400, body: body.map(Into::into), verdict };
+    assert_eq!(one.verdicts, [rule(Some("no capacity"), Verdict::CoolAndNext), rule(None, Verdict::Deliver)]);
+    let haiku = &table.models[0];
+    assert_eq!((haiku.aliases.len(), haiku.fallback, table.models[1].fallback), (2, true, false));
+    let cans: Vec<Can> = haiku.targets.iter().map(|target| target.can).collect();
+    let known = Can { window_max: Some(200_000), ..Can::default() };
+    assert_eq!(cans, [known, Can { window_max: Some(32_000), images: false, ..known }]);
+    assert!(!table.callers[0].fallback && table.resolve(CallerSlot(0), "haiku").is_ok());
+    assert_eq!((table.patience.ping, table.patience.idle), (Span::ZERO, Span::from_secs(240)));
+    assert_eq!(table.bounds.event_rate_min, 6);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::{
     exchange::{Stop, Story},
     gate::Door,
     shard::Shard,
-    watch::{Watched, watched},
+    watch::{Watched, watched, yield_now},
 };
 use crate::{
     base::{Failure, Kind, Mono, Span, UpstreamSlot, bounds::INTERIM_ANSWERS_MAX},
@@ -58,6 +58,14 @@ pub struct Answered<O: Outbox> {
     pub arrived: Mono,
     /// The upstream has read the whole request: without that the connection is of no further use.
     pub request_sent: bool,
+}
+
+impl<O: Outbox> Answered<O> {
+    /// Keeps the connection for another exchange; at most `max` wait.
+    pub fn shelve<R: Runtime<Outbox = O>>(self, shard: &Shard<R>, max: usize) {
+        let (now, live) = (shard.rt.now(), shard.live());
+        shard.pool.borrow_mut().put(self.slot, live.addresses_of(self.slot), self.conn, self.opened, now, max);
+    }
 }
 
 impl<'a> Order<'a> {
@@ -248,6 +256,12 @@ async fn send<R: Runtime>(
         (other, _) => return Ok(other),
     }
     while let Some(place) = body.segments.get_mut(next) {
+        // An upstream that takes the body as fast as it is given would let nobody else on this core have a turn, nor
+        // us see that the client has left.
+        yield_now().await;
+        if poll_fn(|cx| Poll::Ready(client.inbound.poll_gone(cx).is_ready())).await {
+            return Err(Failed::Over(Stop::ClientGone));
+        }
         let segment = std::mem::take(place);
         let (sent, segment) = send_segment(shard, client, order, conn, early, story, segment).await?;
         if let (Some(segment), Some(place)) = (segment, body.segments.get_mut(next)) {

@@ -10,7 +10,7 @@ use super::{
     exchange::{Stop, Story},
     gate::Door,
     outcome::{self, Failures},
-    relay::{self, Outcome, Relayed},
+    relay::{self, Outcome, Relayed, Terms},
     shard::Shard,
     splice::name_model,
     watch::{Watched, watched},
@@ -53,6 +53,8 @@ struct Course<'a, O: Outbox> {
     tried: Tried,
     failures: Failures,
     waits: u8,
+    /// How long all of them took.
+    waited: Span,
     /// The model's name as the client wrote it, once another one stands in its place.
     wrote: Option<Vec<u8>>,
     /// The answer at hand.
@@ -82,6 +84,7 @@ pub async fn course<R: Runtime>(
         tried: Tried::default(),
         failures: Failures::default(),
         waits: 0,
+        waited: Span::ZERO,
         wrote: None,
         answer: None,
         told: Told::default(),
@@ -93,10 +96,12 @@ pub async fn course<R: Runtime>(
             Choice::Ask(candidate) => candidate,
             Choice::Wait(until) => {
                 course.waits += 1;
+                let began = shard.rt.now();
                 wait(shard, client, until.min(story.until)).await?;
+                course.waited.0 += shard.rt.now().since(began).0;
                 continue;
             }
-            Choice::Nobody { room_at } => return course.give_up(shard, client, room_at, story).await,
+            Choice::Nobody { room_at } => return Box::pin(course.give_up(shard, client, room_at, story)).await,
         };
         let asking = course.asking(candidate, story, shard.rt.now());
         if let Some(relayed) = course.ask(shard, client, &asking, story).await? {
@@ -125,6 +130,9 @@ impl<O: Outbox> Course<'_, O> {
             demand: *demand,
             bytes: self.body.bytes,
             conversation: *conversation,
+            fallback: story.table.model(plan.model).is_none_or(|model| model.fallback),
+            bound: false,
+            waited: self.waited,
         })
     }
 
@@ -136,7 +144,7 @@ impl<O: Outbox> Course<'_, O> {
             (Route::Fixed(slot), _) => fixed(story, *slot, &self.tried),
             (_, Some(view)) => match choose(&view, &self.tried, now, shard.rng.borrow_mut().draw()) {
                 Choice::Wait(until) if self.waits >= WAITS_MAX || until >= story.until => {
-                    choose(&View { conversation: None, ..view }, &self.tried, now, shard.rng.borrow_mut().draw())
+                    choose(&View { waited: Span(u64::MAX), ..view }, &self.tried, now, shard.rng.borrow_mut().draw())
                 }
                 choice => choice,
             },
@@ -240,10 +248,12 @@ impl<O: Outbox> Course<'_, O> {
         asking: &Asking,
         story: &mut Story,
     ) -> Option<Relayed> {
-        let answered = self.answer.take()?;
+        let answered = self.answer.as_mut()?;
         let status = answered.head.status;
-        let may_leave = asking.more && (200..300).contains(&status) && self.door.peeks();
-        let relayed = relay::relay(shard, client, answered, self.body, may_leave, story).await;
+        let good = (200..300).contains(&status);
+        let may_leave = asking.more && good && self.door.peeks();
+        let terms = Terms { may_leave, metered: good && self.door == Door::Messages };
+        let relayed = relay::relay(shard, client, answered, self.body, terms, story).await;
         let (effect, verdict) = match relayed.outcome {
             Outcome::Untold(Kind::Draining) | Outcome::Told(Kind::Draining) | Outcome::Cut(Kind::Draining) => {
                 (Effect::Nothing, Kind::Draining.row().reason)
@@ -253,6 +263,9 @@ impl<O: Outbox> Course<'_, O> {
             Outcome::Complete => (Effect::Works, "delivered"),
             Outcome::ClientGone | Outcome::ClientStalled => (Effect::Works, "client_gone"),
         };
+        if let Some(answered) = self.answer.take().filter(|_| relayed.reusable) {
+            answered.shelve(shard, story.table.bounds.pool_idle_max);
+        }
         self.leave(asking, (status, verdict), effect, story, shard.rt.now());
         match relayed.outcome {
             Outcome::Untold(kind) if may_leave && kind != Kind::Draining => {
@@ -297,7 +310,14 @@ impl<O: Outbox> Course<'_, O> {
             return Err(Stop::Failed(failure));
         }
         match kept {
-            Some(answered) => Ok(relay::relay(shard, client, *answered, self.body, false, story).await),
+            Some(mut answered) => {
+                let terms = Terms { may_leave: false, metered: false };
+                let relayed = relay::relay(shard, client, &mut answered, self.body, terms, story).await;
+                if relayed.reusable {
+                    answered.shelve(shard, story.table.bounds.pool_idle_max);
+                }
+                Ok(relayed)
+            }
             None => Err(Stop::Failed(outcome::nobody(story))),
         }
     }

@@ -7,6 +7,7 @@ use crate::{
         anthropic::{Fault, LATE, Progress},
         late::{Moment, Telling, telling},
     },
+    meter::Tap,
     rt::Segment,
     wire::EventScanner,
 };
@@ -66,8 +67,9 @@ impl Events {
         !partial && self.progress.ended
     }
 
-    /// Takes payload in; gives out what can be sent: whole events, or what is too long to wait for.
-    pub fn take(&mut self, segment: Segment) -> Option<Segment> {
+    /// Takes payload in, lets `tap` read along, and gives out what can be sent: whole events, or what is too long to wait
+    /// for.
+    pub fn take(&mut self, segment: Segment, mut tap: Option<&mut Tap>) -> Option<Segment> {
         let held = self.partial.as_ref().map_or(0, Segment::len);
         let mut all = match self.partial.take() {
             None => segment,
@@ -79,6 +81,9 @@ impl Events {
             let event =
                 if self.split && border == 0 { &[][..] } else { all.live().get(border..end).unwrap_or_default() };
             self.progress.saw(self.scanner.name(), event);
+            if let Some(tap) = &mut tap {
+                tap.event(self.scanner.name(), event);
+            }
             self.count += 1;
             self.telling += u64::from(self.scanner.name() != b"ping");
             (at, border) = (end, end);
@@ -88,6 +93,9 @@ impl Events {
             return None;
         }
         if border == 0 {
+            if let Some(tap) = &mut tap {
+                tap.part(self.scanner.name(), all.live());
+            }
             self.split = true;
             return Some(all);
         }
@@ -142,7 +150,7 @@ mod tests {
     use super::*;
 
     fn taken(events: &mut Events, bytes: &[u8]) -> Option<Vec<u8>> {
-        events.take(Segment::copy_of(bytes)).map(|segment| segment.live().to_vec())
+        events.take(Segment::copy_of(bytes), None).map(|segment| segment.live().to_vec())
     }
 
     #[test]
@@ -172,11 +180,11 @@ mod tests {
         let (mut events, mut pace) = (Events::default(), Pace::new(2));
         assert!(!pace.is_too_slow(Some(&events), at(0)));
         assert!(!pace.is_too_slow(Some(&events), at(500)), "nothing has come, which is the idle limit's business");
-        events.take(Segment::copy_of(b"event: content_block_delta\n\n"));
+        events.take(Segment::copy_of(b"event: content_block_delta\n\n"), None);
         assert!(!pace.is_too_slow(Some(&events), at(500)));
-        events.take(Segment::copy_of(b"event: a\n\nevent: b\n\n"));
+        events.take(Segment::copy_of(b"event: a\n\nevent: b\n\n"), None);
         assert!(!pace.is_too_slow(Some(&events), at(560)));
-        events.take(Segment::copy_of(b"event: a\n\nevent: ping\n\nevent: ping\n\n"));
+        events.take(Segment::copy_of(b"event: a\n\nevent: ping\n\nevent: ping\n\n"), None);
         assert!(!pace.is_too_slow(Some(&events), at(600)), "the minute is not over");
         assert!(pace.is_too_slow(Some(&events), at(620)), "pings do not count");
         assert!(!Pace::new(0).is_too_slow(Some(&events), at(9_999)));
@@ -185,11 +193,11 @@ mod tests {
     #[test]
     fn how_a_break_is_told_depends_on_how_far_it_came() {
         let mut events = Events::default();
-        events.take(Segment::copy_of(b"event: content_block_stop\n\n"));
+        events.take(Segment::copy_of(b"event: content_block_stop\n\n"), None);
         assert_eq!(events.told(), Telling::Silence);
-        events.take(Segment::copy_of(b"event: message_delta\n\n"));
+        events.take(Segment::copy_of(b"event: message_delta\n\n"), None);
         assert_eq!(events.told(), Telling::Stop);
-        events.take(Segment::copy_of(b"event: message_stop\n\n"));
+        events.take(Segment::copy_of(b"event: message_stop\n\n"), None);
         assert_eq!(events.told(), Telling::Complete);
         assert!(events.are_whole());
     }

@@ -18,6 +18,7 @@ use super::{
 use crate::{
     auth,
     base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span},
+    meter::Metered,
     rt::{Outbox, Runtime},
     table::Table,
     telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
@@ -308,6 +309,13 @@ impl Story {
         let events = field("content-type").and_then(|kind| kind.get(..17));
         record.stream = events.is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"));
         record.stream && field("content-encoding").is_none_or(|coding| coding == b"identity")
+    }
+
+    /// What the answer used.
+    pub fn used(&mut self, metered: &Metered) {
+        self.record.counts = metered.usage.counts;
+        self.record.counts_flags = metered.flags.bits();
+        self.record.model_served = metered.model;
     }
 
     fn called_by(&mut self, table: &Table, caller: CallerSlot) {

@@ -24,9 +24,11 @@ use crate::{
         anthropic::{self, Fault},
         late::Telling,
     },
+    meter::Tap,
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
     table::Patience,
+    telemetry::Ending,
     wire::{self, BodyDecoder, Framing, Version},
 };
 use std::{
@@ -34,6 +36,10 @@ use std::{
     pin::pin,
     task::Poll,
 };
+
+/// The most that one read of a stream asks for: a client that stalls makes us hold one that is being written, the next,
+/// and the beginning of an event. Much for a stream, and a quarter of what a document's reads may grow to.
+const STREAM_READ_BYTES_MAX: usize = 16 * 1024;
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +84,15 @@ pub enum Outcome {
     ClientStalled,
 }
 
+/// On which terms an answer is passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Somebody else could answer instead, as long as nothing has been sent.
+    pub may_leave: bool,
+    /// It tells what it used.
+    pub metered: bool,
+}
+
 /// What there is to know after a relay.
 pub struct Relayed {
     /// How it came out.
@@ -86,40 +101,43 @@ pub struct Relayed {
     pub closes: bool,
     /// The close is the only end that the client can see.
     pub ends_by_close: bool,
+    /// The connection to the upstream can serve another exchange.
+    pub reusable: bool,
 }
 
-/// Passes the answer on to its end. With `may_leave`, what comes before the first content is held back, and an answer
+/// Passes the answer on to its end. With `Terms::may_leave`, what comes before the first content is held back, and an answer
 /// that fails until then has left no trace with the client. The `body` of the request goes when the answer is committed.
 pub async fn relay<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
-    answered: Answered<R::Outbox>,
+    answered: &mut Answered<R::Outbox>,
     body: &mut Body,
-    may_leave: bool,
+    Terms { may_leave, metered }: Terms,
     story: &mut Story,
 ) -> Relayed {
-    let frame = frame(client, &answered);
+    let frame = frame(client, answered);
     let closes = frame == Frame::Close || !story.may_go_on(shard, client);
     // A stream with a length says itself where it ends; of one that ends by a close, only its events can tell.
-    let reads_events = story.note_answer(&answered, shard.rt.now()) && matches!(frame, Frame::Chunks | Frame::Close);
-    let head = render_head(&answered, story, frame, closes);
+    let reads_events = story.note_answer(answered, shard.rt.now()) && matches!(frame, Frame::Chunks | Frame::Close);
+    let head = render_head(answered, story, frame, closes);
     let _stream = story.record.stream.then(|| shard.core.counters.streams.hold());
-    let Answered { mut conn, slot, opened, head: upstream_head, rest, request_sent, bytes, arrived } = answered;
-    drop(bytes);
+    answered.bytes = Segment::none();
+    let rest = answered.rest.take();
     let mut flow = Flow {
         patience: story.table.patience,
-        from: &mut conn.inbound,
+        from: &mut answered.conn.inbound,
         gone: &mut client.inbound,
         to: &mut client.outbound,
         request: &mut client.head_bytes,
         body,
-        hold: may_leave.then(|| Hold::since(arrived)),
+        hold: may_leave.then(|| Hold::since(answered.arrived)),
         early: None,
         whole: false,
         committed: None,
-        decoder: BodyDecoder::new(upstream_head.framing),
+        decoder: BodyDecoder::new(answered.head.framing),
         frame,
         events: reads_events.then(Events::default),
+        tap: metered.then(Box::default),
         pace: Pace::new(story.table.bounds.event_rate_min),
         head: Some(head),
         surplus: false,
@@ -131,22 +149,29 @@ pub async fn relay<R: Runtime>(
         Err(Broken::ClientStalled) => Outcome::ClientStalled,
         Err(Broken::Early(fault)) => Outcome::Early(fault),
         Err(Broken::Answer(kind)) if flow.head.is_some() => Outcome::Untold(kind),
-        Err(Broken::Answer(kind)) if flow.tell_break(shard, kind, story).await => Outcome::Told(kind),
+        Err(Broken::Answer(kind)) if Box::pin(flow.tell_break(shard, kind, story)).await => Outcome::Told(kind),
         Err(Broken::Answer(kind)) => Outcome::Cut(kind),
     };
     story.record.bytes_out = flow.payload_bytes;
+    if let Some(mut tap) = flow.tap.take() {
+        story.used(&tap.finish(ending(&outcome), shard.ratios()));
+    }
     story.record.events = flow.events.as_ref().map_or(0, |events| events.count);
     if let Some(at) = flow.committed {
         story.record.commit_us = at.since(story.started).as_us();
         story.record.first_byte_us = story.record.commit_us;
     }
-    let reusable = outcome == Outcome::Complete && !flow.surplus && request_sent && upstream_head.keep_alive;
-    drop(flow);
-    if reusable {
-        let (now, live, max) = (shard.rt.now(), shard.live(), story.table.bounds.pool_idle_max);
-        shard.pool.borrow_mut().put(slot, live.addresses_of(slot), conn, opened, now, max);
+    let clean = outcome == Outcome::Complete && !flow.surplus;
+    let reusable = clean && answered.request_sent && answered.head.keep_alive;
+    Relayed { outcome, closes, ends_by_close: frame == Frame::Close, reusable }
+}
+
+fn ending(outcome: &Outcome) -> Ending {
+    match outcome {
+        Outcome::Complete => Ending::Complete,
+        Outcome::ClientGone | Outcome::ClientStalled => Ending::ClientGone,
+        Outcome::Untold(_) | Outcome::Early(_) | Outcome::Told(_) | Outcome::Cut(_) => Ending::Broken,
     }
-    Relayed { outcome, closes, ends_by_close: frame == Frame::Close }
 }
 
 fn frame<O: Outbox>(client: &Client<O>, answered: &Answered<O>) -> Frame {
@@ -208,6 +233,8 @@ struct Flow<'a, O: Outbox> {
     frame: Frame,
     events: Option<Events>,
     pace: Pace,
+    /// Reads along for what the answer used; only where there is something to be used.
+    tap: Option<Box<Tap>>,
     /// The head, until it leaves: together with the first bytes of the body if they are there.
     head: Option<Segment>,
     /// The upstream sent more than its answer.
@@ -333,6 +360,10 @@ impl<O: Outbox> Flow<'_, O> {
     fn process(&mut self, mut segment: Segment) -> Result<Option<Segment>, Broken> {
         let stripped = self.decoder.strip(segment.live_mut()).map_err(|_| Broken::Answer(Kind::AnswerBroken))?;
         self.surplus |= stripped.consumed < segment.len();
+        if self.events.is_some() && segment.capacity() >= STREAM_READ_BYTES_MAX {
+            // Before the reader task starts the next one.
+            self.from.expect(STREAM_READ_BYTES_MAX);
+        }
         segment.narrow(stripped.payload);
         let begins = self.payload_bytes == 0;
         self.payload_bytes += segment.len() as u64;
@@ -342,10 +373,13 @@ impl<O: Outbox> Flow<'_, O> {
                 if self.hold.is_some() && begins && anthropic::is_error(segment.live()) {
                     self.early = Some(anthropic::fault(segment.live()));
                 }
+                if let Some(tap) = &mut self.tap {
+                    tap.body(segment.live());
+                }
                 Some(segment)
             }
             Some(events) => {
-                let payload = events.take(segment);
+                let payload = events.take(segment, self.tap.as_deref_mut());
                 self.early = events.early_fault();
                 payload
             }

@@ -3,6 +3,7 @@
 use super::drain::Drain;
 use crate::{
     base::{Rng, UpstreamSlot},
+    meter::Ratios,
     net::{Endpoint, Pool, TlsBySlot},
     rt::Runtime,
     table::{Table, live::Live},
@@ -29,6 +30,8 @@ pub struct Shared {
     pub tls: Arc<ArcSwap<TlsBySlot>>,
     /// What is known of upstreams while they run.
     pub upstreams: Arc<ArcSwap<upstream::Health>>,
+    /// Bytes of a stream by tokens of output, by model, for answers that broke off.
+    pub ratios: Arc<Ratios>,
     /// Bytes of request bodies held by the process.
     pub bodies: Arc<AtomicU64>,
     /// The process takes no new work.
@@ -85,6 +88,11 @@ impl<R: Runtime> Shard<R> {
     /// What is known of upstreams; has room for every slot of `table`.
     pub fn upstreams(&self) -> Arc<upstream::Health> {
         Arc::clone(self.upstreams.borrow_mut().load())
+    }
+
+    /// Bytes of a stream by tokens of output.
+    pub fn ratios(&self) -> &Ratios {
+        &self.shared.ratios
     }
 
     /// Whether the process takes no new work.

@@ -166,6 +166,7 @@ impl Stage {
             table: Arc::new(ArcSwap::from_pointee(table)),
             live: Arc::new(ArcSwap::from_pointee(live)),
             tls: Arc::new(ArcSwap::from_pointee(plan.sites.iter().map(|_| None).collect())),
+            ratios: Arc::default(),
             bodies: Arc::new(AtomicU64::new(0)),
             draining: Arc::new(AtomicBool::new(false)),
         };

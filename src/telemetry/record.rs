@@ -2,7 +2,7 @@
 //! credential and no query string, and nothing in it was allocated for it.
 
 use super::text::Text;
-use crate::base::{CredentialSlot, Origin, UpstreamSlot, Wall};
+use crate::base::{Counts, CredentialSlot, Origin, UpstreamSlot, Wall};
 use std::{fmt, sync::Arc};
 
 /// The name of one exchange, in logs, in `x-forebay-request-id`, and in every refusal: `fb_` and 23 digits to the
@@ -177,6 +177,12 @@ pub struct Record {
     pub tried: [Option<Attempt>; ATTEMPTS_KEPT],
     /// When the answer could no longer be another candidate's, in us after the beginning; zero if it never came so far.
     pub commit_us: u64,
+    /// What the answer used, by its own word.
+    pub counts: Counts,
+    /// How far that can be believed: `meter::Flags`, one a bit.
+    pub counts_flags: u8,
+    /// The model that answered, by its own word.
+    pub model_served: Text<64>,
     /// The conversation that it belongs to, as a number; zero if it did not say.
     pub conversation: u64,
     /// The status that the client got; 499 when it left before one.
@@ -230,6 +236,9 @@ impl Record {
             attempts: 0,
             tried: [None; ATTEMPTS_KEPT],
             commit_us: 0,
+            counts: Counts::default(),
+            counts_flags: 0,
+            model_served: Text::EMPTY,
             conversation: 0,
             status: 0,
             origin: None,

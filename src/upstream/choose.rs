@@ -1,13 +1,46 @@
 //! Which candidate is asked next: a target of the plan together with one of its upstream's credentials.
+//!
+//! The rules, in the order in which they speak:
+//!
+//! 1. What an operator has drained is never asked. What cannot hold the request is passed over (`fit`).
+//! 2. Tiers go in order. A lower tier is left for a higher one as soon as somebody there is well, warm or not: tiers are
+//!    the operator's order, and a conversation that is never cold would else stay with its second best for a day.
+//! 3. Inside a tier the credential goes first at which the conversation is warm. If it lacks nothing but room, and will
+//!    have that soon enough to be worth it, the request waits (`worth`). A conversation that left stays where it is now
+//!    warm; it goes home at its next cold turn.
+//! 4. Else by rendezvous: each credential has a score made from it and the conversation, by weight. The best two are
+//!    looked at, and the second takes the first one's place if that one has clearly more to do for its weight. Without
+//!    a conversation a random number stands in for it.
+//! 5. An upstream whose breaker offers a probe is asked by whoever would have chosen it and gets the probe. One that is
+//!    starting slowly gets a growing part of its conversations, each once and for all.
+//! 6. When nobody is well: one that is starting slowly, whatever its part; then, for a request that has asked nobody,
+//!    the one whose room is reckoned to come soonest, since a reckoning may be wrong, an answer is better than a
+//!    refusal, and there is no queue to wait in yet; then the one that is likeliest to work (`Standing::Open`, the
+//!    soonest to come back, before a credential that was refused, which works only after somebody has done something
+//!    about it). For a first attempt this is always allowed, for another only by the budget.
+//! 7. Without `fallback`, for what is `bound`, and when no target can hold the request, only the first choice is asked,
+//!    once, whatever its state: its failure is the honest answer.
 
-use super::{Conversation, Demand, Health, ModelClass, Need, Room, Standing, Warm};
+mod decide;
+#[cfg(test)]
+mod tests;
+mod weigh;
+mod worth;
+
+pub use weigh::{Weighed, weigh};
+pub use worth::{Leaving, leaving};
+
+use super::{Conversation, Demand, Health, ModelClass, Need, Warm, affinity::Turn};
 use crate::{
-    base::{CredentialSlot, Mono, UpstreamSlot},
-    table::{Plan, Table, Target},
+    base::{CredentialSlot, Mono, Span, UpstreamSlot},
+    table::{Can, Family, Plan, Table, Target},
 };
+use decide::{Decision, decide};
 
 /// Candidates that one request is sent to at most.
 pub const TRIES_MAX: usize = 3;
+/// A request waits no longer than this for room, all its waits together.
+pub const WAIT_MAX: Span = Span::from_secs(5);
 
 /// What is looked at.
 pub struct View<'a> {
@@ -17,7 +50,7 @@ pub struct View<'a> {
     pub health: &'a Health,
     /// Where the request may go at all.
     pub plan: Plan,
-    /// The model id that the client asked for; targets without an id of their own get it.
+    /// The model id that the client asked for.
     pub model: &'a str,
     /// What it demands.
     pub demand: Demand,
@@ -25,6 +58,24 @@ pub struct View<'a> {
     pub bytes: u64,
     /// The conversation that it belongs to, if it says so.
     pub conversation: Option<Conversation>,
+    /// A failure of one candidate may lead to the next: the model, the caller and the request all say so.
+    pub fallback: bool,
+    /// It can be answered only where the conversation's last turn was: it refers to what is kept there.
+    pub bound: bool,
+    /// How long it has waited for room already.
+    pub waited: Span,
+}
+
+impl View<'_> {
+    /// The conversation under this model: what it is remembered by.
+    fn thread(&self) -> Option<Conversation> {
+        self.conversation.map(|conversation| conversation.under(self.plan.model))
+    }
+
+    /// What a target can take of this request.
+    fn can(&self, target: &Target) -> Can {
+        self.table.can(&self.plan, target, self.model)
+    }
 }
 
 /// A place to ask.
@@ -51,7 +102,9 @@ pub struct Candidate {
 /// Who was asked already for this request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
-    asked: [Option<(UpstreamSlot, CredentialSlot)>; TRIES_MAX],
+    /// Target and credential: another model with the same credential is another candidate, since it may be the model
+    /// that was not to be had, or its limits that were reached.
+    asked: [Option<(usize, CredentialSlot)>; TRIES_MAX],
     /// Upstreams that failed as a whole: no other credential of theirs is asked.
     failed: [Option<UpstreamSlot>; TRIES_MAX],
 }
@@ -70,7 +123,7 @@ impl Tried {
     /// `candidate` has been asked; `whole` when its failure was the upstream's and not the credential's.
     pub fn note(&mut self, candidate: &Candidate, whole: bool) {
         if let Some(free) = self.asked.iter_mut().find(|place| place.is_none()) {
-            *free = Some((candidate.upstream, candidate.credential));
+            *free = Some((candidate.target, candidate.credential));
         }
         if whole && let Some(free) = self.failed.iter_mut().find(|place| place.is_none()) {
             *free = Some(candidate.upstream);
@@ -78,9 +131,9 @@ impl Tried {
     }
 
     /// Whether it makes no sense, or is not allowed, to ask there.
-    pub fn has(&self, upstream: UpstreamSlot, credential: CredentialSlot) -> bool {
-        self.asked.iter().flatten().any(|asked| asked.1 == credential)
-            || self.failed.iter().flatten().any(|failed| *failed == upstream)
+    pub fn has(&self, candidate: &Candidate) -> bool {
+        self.asked.contains(&Some((candidate.target, candidate.credential)))
+            || self.failed.contains(&Some(candidate.upstream))
     }
 }
 
@@ -98,90 +151,67 @@ pub enum Choice {
     },
 }
 
-/// Chooses. `draw` is a random number for what has no reason of its own.
-pub fn choose(view: &View<'_>, tried: &Tried, now: Mono, _draw: u64) -> Choice {
-    let (mut room_at, mut doubtful): (Option<Mono>, Option<Candidate>) = (None, None);
-    if tried.len() >= TRIES_MAX {
-        return Choice::Nobody { room_at };
-    }
-    for (target, at) in view.plan.numbered(view.table) {
-        for place in 0..view.table.upstream(target.upstream).map_or(0, crate::table::Upstream::pool_len) {
-            let Some(mut candidate) = candidate(view, target, at, place) else { continue };
-            if tried.has(candidate.upstream, candidate.credential) {
-                continue;
-            }
-            match state(view, &candidate, now) {
-                State::Good => return Choice::Ask(candidate),
-                State::Full(until) => room_at = Some(room_at.map_or(until, |least| least.min(until))),
-                State::Doubtful => {
-                    candidate.suspect = true;
-                    doubtful = doubtful.or(Some(candidate));
+/// Chooses; takes the probe of a breaker, and from the budget, if the choice needs it. `draw` is a random number for what
+/// has no reason of its own; it stays the same while one request chooses again.
+pub fn choose(view: &View<'_>, tried: &Tried, now: Mono, draw: u64) -> Choice {
+    // Targets whose probe went to somebody else while we were looking; each turn of the loop adds one.
+    let mut lost: u16 = 0;
+    loop {
+        return match decide(view, tried, now, draw, lost) {
+            Decision::Ask(candidate) => Choice::Ask(candidate),
+            Decision::Probe(candidate) => {
+                let breaker = view.health.upstream(candidate.upstream).map(|upstream| &upstream.breaker);
+                if !breaker.is_some_and(|breaker| breaker.claim_probe(now)) {
+                    lost |= 1 << candidate.target;
+                    continue;
                 }
-                State::Out => {}
+                Choice::Ask(candidate)
             }
-        }
-    }
-    match doubtful {
-        Some(candidate) if room_at.is_none() && (tried.is_empty() || view.health.budget.take(now)) => {
-            Choice::Ask(candidate)
-        }
-        _ => Choice::Nobody { room_at },
-    }
-}
-
-enum State {
-    Good,
-    Full(Mono),
-    Doubtful,
-    Out,
-}
-
-fn candidate(view: &View<'_>, target: &Target, at: usize, place: usize) -> Option<Candidate> {
-    let credential = view.table.credential_slot(target.upstream, place)?;
-    let class = ModelClass::of(target.model.as_deref().unwrap_or(view.model));
-    let need = Need { input: view.demand.input, output: view.demand.output_max };
-    let warm = false;
-    Some(Candidate { target: at, upstream: target.upstream, place, credential, class, need, warm, suspect: false })
-}
-
-fn state(view: &View<'_>, candidate: &Candidate, now: Mono) -> State {
-    let (Some(upstream), Some(credential)) =
-        (view.health.upstream(candidate.upstream), view.health.credential(candidate.credential))
-    else {
-        return State::Out;
-    };
-    if upstream.drained.until(now).is_some() || credential.drained.until(now).is_some() {
-        return State::Out;
-    }
-    if credential.refused.until(now).is_some() {
-        return State::Doubtful;
-    }
-    let limits = view.table.credential_limits(candidate.upstream, candidate.place);
-    if let Some(capacity) = credential.classes.get(candidate.class.index())
-        && let Room::At(until) | Room::Refused(until) = capacity.room(candidate.need, &limits, now)
-    {
-        return State::Full(until);
-    }
-    match upstream.breaker.standing(now) {
-        Standing::Closed | Standing::Slow(_) => State::Good,
-        Standing::Probe if upstream.breaker.claim_probe(now) => State::Good,
-        Standing::Probe | Standing::Open { .. } => State::Doubtful,
+            Decision::Panic(candidate, room_at) => {
+                let allowed = tried.is_empty() || view.health.budget.take(now);
+                if allowed { Choice::Ask(candidate) } else { Choice::Nobody { room_at } }
+            }
+            Decision::Wait(until) => Choice::Wait(until),
+            Decision::Nobody(room_at) => Choice::Nobody { room_at },
+        };
     }
 }
 
-/// Whether `choose` would find somebody besides those in `tried`; claims nothing.
+/// Whether `choose` would find somebody who is well besides those in `tried`; takes nothing.
 pub fn left(view: &View<'_>, tried: &Tried, now: Mono) -> bool {
-    tried.len() < TRIES_MAX
-        && view.plan.numbered(view.table).any(|(target, at)| {
-            let pool = view.table.upstream(target.upstream).map_or(0, crate::table::Upstream::pool_len);
-            (0..pool).filter_map(|place| candidate(view, target, at, place)).any(|candidate| {
-                !tried.has(candidate.upstream, candidate.credential)
-                    && matches!(state(view, &candidate, now), State::Good)
-            })
-        })
+    match decide(view, tried, now, 0, 0) {
+        Decision::Ask(candidate) => !candidate.suspect,
+        Decision::Probe(_) | Decision::Wait(_) => true,
+        Decision::Panic(..) | Decision::Nobody(_) => false,
+    }
 }
 
 /// Where the conversation is warm, if that is still so.
 pub fn warm(view: &View<'_>, now: Mono) -> Option<Warm> {
-    view.health.affinity.find(view.conversation?, now)
+    view.health.affinity.find(view.thread()?, now)
+}
+
+/// `candidate` has answered a turn whose request was sent at `sent`; from now on the conversation is warm there. `long`
+/// if the request asked for an hour's cache, `crossed` as it was said of this candidate before the request was sent.
+pub fn remember(view: &View<'_>, candidate: &Candidate, long: bool, crossed: bool, sent: Mono) {
+    if let Some(thread) = view.thread() {
+        let turn = Turn { credential: candidate.credential, bytes: view.bytes, long, crossed };
+        view.health.affinity.note(thread, turn, sent);
+    }
+}
+
+/// Whether the conversation's history has, or may have, thinking blocks of another family than the candidate's: its last
+/// turn was answered by one, or an earlier turn was. Once it has crossed, a history stays mixed, since the client keeps
+/// sending all of it. False for what is not remembered.
+pub fn crossed(view: &View<'_>, candidate: &Candidate, now: Mono) -> bool {
+    let Some(last) = view.thread().and_then(|thread| view.health.affinity.last(thread, now)) else { return false };
+    if last.mixed || last.credential == candidate.credential {
+        return last.mixed;
+    }
+    let owner = |slot: CredentialSlot| view.table.credential_slots().find(|known| known.0 == slot).map(|known| known.1);
+    let family = |slot: UpstreamSlot| view.table.upstream(slot).map(|upstream| upstream.provider.family());
+    // A credential that this table does not have any more may have been of any family.
+    let Some(before) = owner(last.credential) else { return true };
+    before != candidate.upstream
+        && !matches!((family(before), family(candidate.upstream)), (Some(Family::Claude), Some(Family::Claude)))
 }

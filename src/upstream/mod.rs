@@ -6,25 +6,33 @@
 
 pub mod affinity;
 pub mod breaker;
+mod bucket;
 pub mod budget;
 pub mod capacity;
 pub mod choose;
+mod declared;
 pub mod fit;
+mod pace;
+mod sent;
+mod stamp;
 pub mod told;
 pub mod verdict;
+mod window;
 
-pub use affinity::{Affinity, Conversation, Warm};
+pub use affinity::{Affinity, Conversation, Turn, Warm, conversation};
 pub use breaker::{Breaker, Standing};
 pub use budget::RetryBudget;
 pub use capacity::{Capacity, Need, Room};
-pub use choose::{Candidate, Choice, Tried, View, choose};
-pub use fit::Demand;
+pub use choose::{Candidate, Choice, Leaving, Tried, View, Weighed, choose, weigh};
+pub use declared::Declared;
+pub use fit::{Demand, Misfit};
+pub use sent::Sent;
 pub use told::Told;
 pub use verdict::{Effect, Ruling};
 
 use crate::{
     base::{CredentialSlot, Mono, UpstreamSlot},
-    table::Table,
+    table::{CredentialLimits, Table},
 };
 use std::sync::{
     Arc,
@@ -105,10 +113,31 @@ pub struct CredentialState {
     pub refused: Rest,
     /// Taken out by the operator.
     pub drained: Rest,
-    /// Its limits, by model class.
+    /// Its limits as answers tell them, by model class.
     pub classes: [Capacity; ModelClass::COUNT],
+    /// What counts against the limits that the operator declared.
+    pub declared: Declared,
     /// Requests that have been sent with it and whose answers have not ended.
     pub in_flight: AtomicU64,
+}
+
+impl CredentialState {
+    /// Whether a request to that class of models has room now, by what answers told and by what was declared.
+    pub fn room(&self, class: ModelClass, need: Need, declared: &CredentialLimits, now: Mono) -> Room {
+        let capacity = self.class(class);
+        match (capacity.room(need, now), self.declared.room(need, capacity.output_expected(need), declared, now)) {
+            (Room::Refused(until), declared) => Room::Refused(declared.map_or(until, |at| at.max(until))),
+            (Room::At(told), Some(declared)) => Room::At(told.max(declared)),
+            (Room::Now | Room::Paced(_), Some(declared)) => Room::At(declared),
+            (room, None) => room,
+        }
+    }
+
+    /// What is known of a class of models.
+    pub fn class(&self, class: ModelClass) -> &Capacity {
+        // A class is below COUNT by its making.
+        self.classes.get(class.index()).unwrap_or(&self.classes[0])
+    }
 }
 
 /// Everything that is known, by slot. It is replaced whole when a table brings new slots, and the states of old ones go on.

@@ -170,7 +170,8 @@ fn every_report_belongs_to_a_configuration() {
 
 #[test]
 fn every_shipped_configuration_passes() {
-    let names = configs_in(&root().join("configs"));
+    let mut names = configs_in(&root().join("configs"));
+    names.retain(|name| name != Path::new("prices.toml")); // compiled in; by itself it serves nobody
     assert!(names.len() >= 2);
     for name in names {
         let variables = ["ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY_A", "ANTHROPIC_API_KEY_B", "INTERNAL_LLM_KEY"]

@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod balance;
+mod churn;
 mod configs;
 mod cuts;
 mod docs;
@@ -23,6 +24,7 @@ mod leaving;
 mod panic;
 mod reload;
 mod requests;
+mod rotation;
 mod secure;
 mod support;
 mod tls;

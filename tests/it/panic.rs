@@ -71,6 +71,7 @@ impl House {
             table: Arc::new(ArcSwap::from_pointee(table)),
             live: Arc::new(ArcSwap::from_pointee(live)),
             tls: Arc::new(ArcSwap::from_pointee(vec![None])),
+            ratios: Arc::default(),
             bodies: Arc::default(),
             draining: Arc::default(),
         };
@@ -175,6 +176,6 @@ fn of_a_thousand_connections_one_panics_and_the_others_go_on() {
         assert_eq!(told, Some("internal"), "the log tells of the one, too");
         let counters = &house.core.counters;
         let levels = [&counters.connections, &counters.exchanges, &counters.streams, &counters.bodies_bytes];
-        assert_eq!(levels.map(|level| level.get()), [0; 4], "what was taken is given back");
+        assert_eq!(levels.map(forebay::telemetry::Gauge::get), [0; 4], "what was taken is given back");
     }
 }

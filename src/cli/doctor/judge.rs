@@ -146,8 +146,9 @@ pub fn granted<'a>(table: &Table, told: &'a [Told]) -> Vec<Granted<'a>> {
             let Some((model, Ok(answer))) = &tried.message else { continue };
             // Those who are throttled say their limits too.
             if answer.status == 200 && answer.usage.is_some() || answer.status == 429 {
-                let in_use = number == 0 && in_use.contains(&UpstreamSlot(slot as u32));
-                granted.push(Granted { subject: tried.subject.clone(), model, answer, in_use });
+                let slot = UpstreamSlot(slot as u32);
+                let (in_use, declared) = (in_use.contains(&slot), table.credential_limits(slot, number));
+                granted.push(Granted { subject: tried.subject.clone(), model, answer, declared, in_use });
             }
         }
     }
@@ -246,11 +247,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_credential_of_an_upstream_is_in_use() {
+    fn every_credential_of_an_upstream_that_a_model_leads_to_is_in_use() {
         let table = config::quickstart("sk".into(), None, [0; 32], "127.0.0.1:1".parse().unwrap(), &|_| None).unwrap();
         let ok = || tried(200, Some(answer(200, None)));
         let all = [told(vec![ok(), tried(401, None), ok()]), told(vec![ok()])];
         let in_use: Vec<bool> = granted(&table, &all).iter().map(|granted| granted.in_use).collect();
-        assert_eq!(in_use, [true, false, false]);
+        assert_eq!(in_use, [true, true, false]);
     }
 }

@@ -5,6 +5,7 @@ use super::{
     answer::Answer,
     finding::{Finding, listed},
 };
+use crate::table::CredentialLimits;
 
 /// What one model class of one organisation may have in a minute (R70).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,21 @@ impl Limits {
             rpm: field("anthropic-ratelimit-requests-limit"),
             itpm: field("anthropic-ratelimit-input-tokens-limit"),
             otpm: field("anthropic-ratelimit-output-tokens-limit"),
+        }
+    }
+
+    /// What the configuration says, over a minute.
+    fn declared(limits: &CredentialLimits) -> Limits {
+        Limits { rpm: limits.rpm.map(u64::from), itpm: limits.input_tpm, otpm: limits.output_tpm }
+    }
+
+    /// The lower of both, where both are known.
+    fn within(self, other: Limits) -> Limits {
+        let lower = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        Limits {
+            rpm: lower(self.rpm, other.rpm),
+            itpm: lower(self.itpm, other.itpm),
+            otpm: lower(self.otpm, other.otpm),
         }
     }
 
@@ -103,19 +119,30 @@ pub struct Granted<'a> {
     pub model: &'a str,
     /// What came.
     pub answer: &'a Answer,
-    /// This version sends requests with it.
+    /// What the configuration says of it.
+    pub declared: CredentialLimits,
+    /// A model leads to its upstream.
     pub in_use: bool,
+}
+
+impl Granted<'_> {
+    /// What its answers and the configuration bound it to.
+    fn limits(&self) -> Limits {
+        self.answer.limits.within(Limits::declared(&self.declared))
+    }
 }
 
 /// Whether each credential's limits are known.
 pub fn known(granted: &Granted<'_>) -> Finding {
-    let limits = granted.answer.limits;
+    let limits = granted.limits();
     let finding = if limits.are_all_missing() {
         Finding::warn(
             "limits",
             "the answer has no anthropic-ratelimit-* fields, so the limits are not known",
-            "look them up at the provider and compare them with `capacity`; from a service of your own, have it send the fields",
+            "look them up at the provider and declare them: `limits` of the credential; from a service of your own, have it send the fields",
         )
+    } else if granted.answer.limits.are_all_missing() {
+        Finding::ok("limits", format!("{} for each model class, as declared", limits.text()))
     } else {
         Finding::ok("limits", format!("{} for {}; each model class has its own", limits.text(), granted.model))
     };
@@ -163,8 +190,8 @@ fn total<'a>(granted: &[Granted<'a>]) -> (Limits, Vec<&'a str>) {
     for one in granted.iter().filter(|one| one.in_use) {
         let organization = one.answer.organization.as_deref();
         match organizations.iter_mut().find(|(known, _)| known.is_some() && *known == organization) {
-            Some((_, limits)) => *limits = limits.larger(one.answer.limits),
-            None => organizations.push((organization, one.answer.limits)),
+            Some((_, limits)) => *limits = limits.larger(one.limits()),
+            None => organizations.push((organization, one.limits())),
         }
         if !models.contains(&one.model) {
             models.push(one.model);
@@ -202,7 +229,8 @@ mod tests {
     }
 
     fn granted(answer: &Answer, in_use: bool) -> Granted<'_> {
-        Granted { subject: "main/org".into(), model: "claude-x", answer, in_use }
+        let declared = CredentialLimits::default();
+        Granted { subject: "main/org".into(), model: "claude-x", answer, declared, in_use }
     }
 
     #[test]
@@ -249,6 +277,12 @@ mod tests {
         let silent = Answer::default();
         assert_eq!(known(&granted(&silent, true)).level, Level::Warn);
         assert!(capacity(&[granted(&silent, true)], 3, Workload::Light).found.contains("600k ITPM"));
+        let declared = CredentialLimits { rpm: Some(20), ..CredentialLimits::default() };
+        let finding = known(&Granted { declared, ..granted(&silent, true) });
+        assert_eq!((finding.level, finding.found.as_str()), (Level::Ok, "20 RPM for each model class, as declared"));
+        let high = answer(None, 4_000, 1, 1);
+        let lower = Granted { declared, ..granted(&high, true) };
+        assert!(known(&lower).found.starts_with("20 RPM, 1 ITPM"), "the lower one counts");
         let some = Answer { limits: Limits { itpm: Some(1), ..Limits::default() }, ..Answer::default() };
         assert_eq!(known(&granted(&some, true)).level, Level::Ok);
         assert!(capacity(&[granted(&some, true)], 3, Workload::Light).found.ends_with("only 1 of 600k ITPM"));

@@ -16,6 +16,7 @@ mod settings;
 use super::{OK, USAGE, WRONG, complain, say, serve, variable};
 use crate::{
     config::{self, Report, diagnose::redacted},
+    net::x509::day,
     rt::ring::wall,
     table::Table,
 };
@@ -202,11 +203,12 @@ fn examine(args: &Args, table: &Table, told: Option<&[Told]>, host: &Host, peopl
         ));
         findings.push(limits::capacity(&[], people, args.workload));
     }
+    findings.extend(models::retired(table, &day(wall())));
     findings.push(cost::daily(&cost::models(table, &listings), people, args.workload));
     findings.extend(settings::fallback(table));
     findings.extend(settings::shared_quota(table));
     findings.extend(settings::monitoring(table, &host.addresses));
-    findings.extend(settings::timeouts(&table.patience));
+    findings.extend(settings::timeouts(table));
     if args.config.is_some() {
         findings.push(people::contact(table));
         findings.extend(people::keys(table, wall()));

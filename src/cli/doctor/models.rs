@@ -4,7 +4,7 @@ use super::finding::{Finding, counted, listed};
 use super::prices;
 use crate::{
     config::diagnose::nearest,
-    table::{Model, Table, Target, Upstream},
+    table::{Model, Provider, Table, Target, Upstream, catalogue::retirement},
 };
 
 /// Ids that are asked for one by one.
@@ -109,6 +109,21 @@ pub fn right(table: &Table, listings: &[Listing]) -> Vec<Finding> {
     findings
 }
 
+/// The ids that are sent to the provider's own API and that it ends, or has ended. `today` is `YYYY-MM-DD`.
+pub fn retired(table: &Table, today: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let own = table.upstreams.iter().enumerate().filter(|(_, upstream)| upstream.provider == Provider::Anthropic);
+    for (slot, upstream) in own {
+        for (id, row) in exact_ids(table, slot).into_iter().filter_map(|id| Some((id, retirement(id)?))) {
+            let is =
+                if row.day <= today { "was retired by its provider on" } else { "will be retired by its provider on" };
+            let advice = format!("move to `{}`, the provider's own recommendation", row.successor);
+            findings.push(Finding::warn("models", format!("`{id}` {is} {}", row.day), advice).about(&upstream.name));
+        }
+    }
+    findings
+}
+
 fn unlisted(table: &Table, slot: usize, upstream: &Upstream, listing: &Listing) -> Option<Finding> {
     let ids = exact_ids(table, slot);
     let unproven =
@@ -195,6 +210,22 @@ mod tests {
         assert!(findings[0].found.contains("`gpt-*`"));
         let none = Listing { why_none: "404".into(), ..Listing::default() };
         assert_eq!(right(&table, &[none])[0].found, "no list of models: 404");
+    }
+
+    #[test]
+    fn retired_models_are_told_with_their_successors() {
+        let table = table(&(model("claude-sonnet-4-5", None) + &model("x", Some("claude-3-opus-20240229"))));
+        let findings = retired(&table, "2026-11-25");
+        let told: Vec<_> = findings.iter().map(|f| (f.found.as_str(), f.advice.as_deref().unwrap())).collect();
+        let move_to = |id: &str| format!("move to `{id}`, the provider's own recommendation");
+        assert_eq!(
+            told,
+            [
+                ("`claude-sonnet-4-5` will be retired by its provider on 2026-11-30", &*move_to("claude-sonnet-5-5")),
+                ("`claude-3-opus-20240229` was retired by its provider on 2026-01-05", &*move_to("claude-opus-4-8")),
+            ]
+        );
+        assert!(findings.iter().all(|finding| finding.level == Level::Warn));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::finding::{Finding, counted, listed};
 use crate::{
     base::{CallerSlot, Span, UpstreamSlot},
-    table::{Caller, Model, Patience, Table},
+    table::{Caller, Model, Table, Upstream},
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,13 +13,15 @@ const CLAUDE_HEAD: Span = Span::from_secs(360);
 const CLAUDE_SILENCE: Span = Span::from_secs(300);
 /// What Claude Code grants an answer that is not streamed: its head comes when all of it is there.
 const WHOLE_ANSWER: Span = Span::from_secs(300);
+/// A prompt that fills a window is read for so long before the head of an answer comes.
+const LONG_PROMPT: Span = Span::from_secs(10);
 /// A model that thinks is silent for longer than this now and then, but for pings.
 const THOUGHT: Span = Span::from_secs(60);
 
-/// The upstreams that requests go to in this version: each model's first target. The credential is the first of each.
+/// The upstreams that a model leads to, in whichever tier, with all their credentials.
 pub fn in_use(table: &Table) -> Vec<UpstreamSlot> {
     let mut slots: Vec<UpstreamSlot> = Vec::new();
-    for slot in table.models.iter().filter_map(|model| Some(model.targets.first()?.upstream)) {
+    for slot in table.models.iter().flat_map(|model| &model.targets).map(|target| target.upstream) {
         if !slots.contains(&slot) {
             slots.push(slot);
         }
@@ -37,8 +39,12 @@ pub fn fallback(table: &Table) -> Vec<Finding> {
         upstreams.len() > 1 || upstreams.iter().map(credentials).sum::<usize>() > 1
     };
     let (two, one): (Vec<&Model>, Vec<&Model>) = table.models.iter().partition(has_two);
+    let (two, off): (Vec<&Model>, Vec<&Model>) = two.into_iter().partition(|model| model.fallback);
     let names = |models: &[&Model]| listed(&models.iter().map(|m| format!("`{}`", m.name.text())).collect::<Vec<_>>());
     let mut findings = Vec::new();
+    if !two.is_empty() {
+        findings.push(Finding::ok("fallback", format!("{} can be had in more than one way", names(&two))));
+    }
     if !one.is_empty() {
         findings.push(Finding::warn(
             "fallback",
@@ -46,14 +52,10 @@ pub fn fallback(table: &Table) -> Vec<Finding> {
             "add a target on another upstream, or a credential of another organisation",
         ));
     }
-    if !two.is_empty() {
-        findings.push(Finding::warn(
+    if !off.is_empty() {
+        findings.push(Finding::ok(
             "fallback",
-            format!(
-                "{} could be had in another way, but this version uses only the first target and credential",
-                names(&two)
-            ),
-            "be ready to reorder targets by hand; failing over arrives in a later version",
+            format!("{} could be had in another way, and may not (fallback = false)", names(&off)),
         ));
     }
     findings
@@ -126,7 +128,8 @@ fn is_inside(ip: IpAddr) -> bool {
 }
 
 /// Whether forebay gives up before its clients do, and not before an answer could be there.
-pub fn timeouts(patience: &Patience) -> Vec<Finding> {
+pub fn timeouts(table: &Table) -> Vec<Finding> {
+    let patience = &table.patience;
     let secs = |span: Span| format!("{} s", span.as_ms() / 1_000);
     let head = Span(patience.connect.0.saturating_add(patience.tls.0).saturating_add(patience.first_byte.0));
     let mut findings = Vec::new();
@@ -167,6 +170,18 @@ pub fn timeouts(patience: &Patience) -> Vec<Finding> {
             "raise idle to 60s at least, 300s at most",
         );
     }
+    let hasty = |upstream: &&Upstream| upstream.first_byte.is_some_and(|span| span < LONG_PROMPT);
+    for upstream in table.upstreams.iter().filter(hasty) {
+        let span = upstream.first_byte.unwrap_or_default();
+        findings.push(
+            Finding::warn(
+                "timeouts",
+                format!("first_byte is {} s; a long prompt alone may take longer to read", span.as_ms() / 1_000),
+                "raise it to 30s at least: what is cut short is paid for, and asked again elsewhere",
+            )
+            .about(&upstream.name),
+        );
+    }
     if findings.is_empty() {
         findings.push(Finding::ok(
             "timeouts",
@@ -190,6 +205,7 @@ mod tests {
         super::sample::{UPSTREAM, key},
         *,
     };
+    use crate::table::Patience;
 
     fn table(more: &str) -> Table {
         let pool = "[{ name = \"one\", env = \"L\" }, { name = \"two\", env = \"M\" }]";
@@ -204,10 +220,15 @@ mod tests {
     #[test]
     fn one_way_only_is_told_from_a_second_one() {
         let findings = fallback(&table(&(model("x", &["a"]) + &model("y", &["a", "b"]) + &model("z", &["b"]))));
-        assert_eq!(findings.len(), 2);
-        assert!(findings[0].found.starts_with("`x` can be had in one way only"), "{findings:?}");
-        assert!(findings[1].found.starts_with("`y`, `z` could be had in another way"), "{findings:?}");
-        assert!(findings.iter().all(|finding| finding.level == Level::Warn), "until there is failing over");
+        let told: Vec<_> = findings.iter().map(|finding| (finding.level, finding.found.as_str())).collect();
+        let [(Level::Ok, two), (Level::Warn, one)] = told[..] else { panic!("{told:?}") };
+        assert!(two.starts_with("`y`, `z` can be had in more than one way"), "{two}");
+        assert!(one.starts_with("`x` can be had in one way only"), "{one}");
+        let off = fallback(&table(&(model("y", &["a", "b"]) + "fallback = false\n")));
+        assert!(
+            matches!(&off[..], [finding] if finding.level == Level::Ok && finding.found.contains("may not")),
+            "{off:?}"
+        );
     }
 
     #[test]
@@ -217,9 +238,11 @@ mod tests {
             let findings = shared_quota(&table(&(models.clone() + keys)));
             findings.iter().map(|f| (f.level, f.subject.clone().unwrap())).collect::<Vec<_>>()
         };
-        assert_eq!(levels(&(key(1, "") + &key(2, ""))), [(Level::Warn, "a".into())], "b is not used");
-        assert_eq!(levels(&(key(1, "") + &key(2, "disabled = true"))), [(Level::Ok, "a".into())]);
-        assert_eq!(levels(&(key(1, "") + &key(2, "upstreams = [\"b\"]"))), [(Level::Ok, "a".into())]);
+        let (ok, warn) = (Level::Ok, Level::Warn);
+        let both = |a, b| [(a, "a".to_owned()), (b, "b".to_owned())];
+        assert_eq!(levels(&(key(1, "") + &key(2, ""))), both(warn, warn));
+        assert_eq!(levels(&(key(1, "") + &key(2, "disabled = true"))), both(ok, ok));
+        assert_eq!(levels(&(key(1, "") + &key(2, "upstreams = [\"b\"]"))), both(ok, warn));
     }
 
     #[test]
@@ -246,9 +269,9 @@ mod tests {
     #[test]
     fn timeouts_stay_inside_the_clients_patience() {
         let of = |change: fn(&mut Patience)| {
-            let mut patience = Patience::default();
-            change(&mut patience);
-            timeouts(&patience).iter().map(|f| (f.level, f.found.clone())).collect::<Vec<_>>()
+            let mut table = table("[[model]]\nname = \"*\"\ntargets = [{ upstream = \"a\" }]\n");
+            change(&mut table.patience);
+            timeouts(&table).iter().map(|f| (f.level, f.found.clone())).collect::<Vec<_>>()
         };
         let one_warning = |change: fn(&mut Patience), word: &str| {
             let findings = of(change);
@@ -259,5 +282,12 @@ mod tests {
         one_warning(|p| p.first_byte = Span::from_secs(299), "not streamed");
         one_warning(|p| p.idle = Span::from_secs(301), "silent stream");
         one_warning(|p| p.idle = Span::from_secs(59), "think");
+        let mut hasty = table(&model("x", &["a", "b"]));
+        hasty.upstreams[1].first_byte = Some(Span::from_secs(2));
+        let findings = timeouts(&hasty);
+        assert!(
+            matches!(&findings[..], [f] if f.level == Level::Warn && f.subject.as_deref() == Some("b")),
+            "{findings:?}"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! What a team or a key opens.
 
 use crate::base::UpstreamSlot;
-use crate::table::{Access, Model, Pattern, passthrough::prefix_fault};
+use crate::table::{Access, Model, Pattern, catalogue::other_spelling, passthrough::prefix_fault};
 
 use super::super::diagnose::{At, Problems, Remedy, nearest};
 use super::super::file;
@@ -50,8 +50,16 @@ fn not_empty(problems: &mut Problems, key: &str, list: &[At<String>], at: Option
 /// A name or glob that no `[[model]]` shares a name with opens nothing.
 fn model(problems: &mut Problems, written: &At<String>, models: &[Model]) -> Pattern {
     let pattern = Pattern::new(written.value.as_str());
-    let known = || models.iter().map(|model| &**model.name.text()).filter(|name| !name.is_empty());
-    if known().next().is_some() && !models.iter().any(|model| model.name.meet(&pattern).is_some()) {
+    let named = models.iter().map(|model| &**model.name.text());
+    let names = named.chain(models.iter().flat_map(|model| model.aliases.iter().map(|alias| &**alias)));
+    let known = || names.clone().filter(|name| !name.is_empty());
+    let opens = |model: &Model| {
+        let dated = other_spelling(model.name.text()).is_some_and(|other| pattern.matches(other));
+        let undated = other_spelling(pattern.text()).is_some_and(|other| model.name.matches(other));
+        let alias = model.aliases.iter().any(|alias| pattern.matches(alias));
+        dated || undated || alias || model.name.meet(&pattern).is_some()
+    };
+    if known().next().is_some() && !models.iter().any(opens) {
         let meant = nearest(&written.value, known()).or_else(|| known().next()).unwrap_or("*");
         let all: Vec<&str> = known().take(12).collect();
         problems.add(

@@ -71,7 +71,7 @@ impl Keys<'_> {
             expires: written.expires.as_ref().and_then(|text| self.expiry(problems, text)),
             disabled: written.disabled.as_ref().is_some_and(|flag| flag.value),
             class: written.class.as_ref().and_then(|c| word(problems, "class", c, &classes)).unwrap_or_default(),
-            fallback: true,
+            fallback: written.fallback.as_ref().is_none_or(|flag| flag.value),
         }
     }
 

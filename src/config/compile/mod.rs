@@ -2,6 +2,7 @@
 //! when there was none.
 
 mod access;
+mod answers;
 mod callers;
 pub(super) mod egress;
 mod models;
@@ -37,6 +38,7 @@ pub fn compile(problems: &mut Problems, host: &dyn Host, file: &mut File) -> Opt
     let scope = access::Scope { upstreams: &names, models: &models };
     let (teams, callers, digests) = callers::compile(problems, file, &scope, &zone);
     let (bounds, patience) = (settings::bounds(problems, &file.bounds), settings::patience(problems, &file.timeouts));
+    upstreams::within_patience(problems, &file.upstreams, &upstreams, &patience);
     let (runtime, log) = (settings::runtime(problems, file), settings::log(problems, file.log_format.as_ref()));
     let prices = prices::compile(problems, &file.prices);
     let contact = settings::contact(problems, file.org.contact.as_ref());

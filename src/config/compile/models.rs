@@ -1,8 +1,10 @@
 //! `[[model]]`: names, and where they lead.
 
+use std::{collections::HashMap, sync::Arc};
+
 use crate::base::UpstreamSlot;
 use crate::table::pattern::MODEL_BYTES_MAX;
-use crate::table::{Can, Model, Pattern, SaidCan, TARGETS_MAX, Target};
+use crate::table::{Model, Pattern, SaidCan, TARGETS_MAX, Target};
 
 use super::super::diagnose::{At, Edit, Problems, Remedy};
 use super::super::file::{self, File};
@@ -19,9 +21,50 @@ pub(super) fn compile(problems: &mut Problems, file: &File, upstreams: &Names) -
     for (at, written) in file.models.iter().enumerate() {
         let name = name(problems, written, file.models.get(..at).unwrap_or_default());
         shadowed(problems, &name, written, &models, &file.models);
-        models.push(Model::new(name, targets(problems, written, upstreams)));
+        let mut model = Model::new(name, targets(problems, written, upstreams));
+        model.fallback = written.fallback.as_ref().is_none_or(|flag| flag.value);
+        models.push(model);
     }
+    aliases(problems, file, &mut models);
     models
+}
+
+/// Gives each model its aliases: other ids for the same thing, each of one model only.
+fn aliases(problems: &mut Problems, file: &File, models: &mut [Model]) {
+    let names = models.iter().map(|model| Arc::clone(model.name.text()));
+    let mut owners: HashMap<Arc<str>, Arc<str>> = names.map(|name| (Arc::clone(&name), name)).collect();
+    for (model, written) in models.iter_mut().zip(&file.models) {
+        let name = Arc::clone(model.name.text());
+        let means_nothing = !model.name.is_exact() && model.targets.iter().any(|target| target.model.is_none());
+        for At { value, at } in &written.aliases {
+            let (cause, hint) = match owners.get(value.as_str()) {
+                _ if !is_one_id(value) => {
+                    (format!("`{value}` is not one model id"), "remove it; globs belong into `name`")
+                }
+                Some(owner) if *owner == name => (format!("`{value}` is one of its names already"), "remove it"),
+                Some(owner) => {
+                    (format!("`{value}` stands for `{owner}` already, and an id has one meaning"), "remove it")
+                }
+                None if means_nothing => (
+                    format!("`{value}` stands for every id of `{name}`, so that nobody knows which one to ask for"),
+                    "give each target the `model` that is meant, or remove it",
+                ),
+                None => {
+                    let alias: Arc<str> = value.as_str().into();
+                    owners.insert(Arc::clone(&alias), Arc::clone(&name));
+                    model.aliases.push(alias);
+                    continue;
+                }
+            };
+            let remedy = item_removal(problems, *at);
+            problems.add(*at, cause, hint, remedy);
+        }
+    }
+}
+
+/// Whether a text can be asked for as a model.
+fn is_one_id(id: &str) -> bool {
+    !id.is_empty() && id.len() <= MODEL_BYTES_MAX && id.bytes().all(|b| b.is_ascii_graphic() && !b"*\"\\".contains(&b))
 }
 
 /// Every id goes to the only upstream. Of several, none is the obvious one.
@@ -123,9 +166,7 @@ fn targets(problems: &mut Problems, written: &file::Model, upstreams: &Names) ->
 
 fn target(problems: &mut Problems, written: &file::Target, upstreams: &Names) -> Option<Target> {
     if let Some(At { value, at }) = &written.model
-        && (value.is_empty()
-            || value.len() > MODEL_BYTES_MAX
-            || !value.bytes().all(|b| b.is_ascii_graphic() && b != b'*'))
+        && !is_one_id(value)
     {
         let remedy = entry_removal(problems, *at);
         problems.add(
@@ -139,12 +180,12 @@ fn target(problems: &mut Problems, written: &file::Target, upstreams: &Names) ->
     let weight = written.weight.as_ref().map_or(1, |number| within(problems, "weight", number, 1, 1_000_000));
     let upstream = UpstreamSlot(upstreams.find(problems, written.upstream.as_ref()?, written.at)?);
     let model = written.model.as_ref().map(|id| id.value.as_str().into());
-    Some(Target {
-        upstream,
-        model,
-        tier: tier as u8,
-        weight: weight as u32,
-        said: SaidCan::default(),
-        can: Can::default(),
-    })
+    let flag = |written: &Option<At<bool>>| written.as_ref().map(|flag| flag.value);
+    let said = SaidCan {
+        window_max: written.window.as_ref().map(|n| within(problems, "window", n, 1_000, 100_000_000) as u64),
+        images: flag(&written.images),
+        tools: flag(&written.tools),
+        thinking: flag(&written.thinking),
+    };
+    Some(Target { model, tier: tier as u8, weight: weight as u32, said, ..Target::to(upstream) })
 }

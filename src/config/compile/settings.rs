@@ -70,6 +70,16 @@ pub(super) fn patience(problems: &mut Problems, written: &[(&'static str, At<Str
             ),
         }
     }
+    if let Some((_, text)) = written.iter().find(|(step, _)| *step == "ping").filter(|_| patience.ping >= patience.idle)
+    {
+        let better = if Patience::default().ping < patience.idle { "15s" } else { "0s" };
+        problems.add(
+            text.at,
+            "`ping` is not shorter than `idle`, after which a silent stream ends: no ping would ever be sent",
+            format!("write {}", quoted(better)),
+            Remedy::replace(text.at, quoted(better)),
+        );
+    }
     patience
 }
 

@@ -8,15 +8,15 @@ use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use crate::table::upstream::secret_fault;
-use crate::table::{Credential, CredentialLimits, Provider, SecretLine, Upstream};
+use crate::table::{Credential, Patience, Provider, SecretLine, Upstream};
 
 use super::super::diagnose::{At, Problems, Remedy, looks_secret};
 use super::super::file;
 use super::super::host::Host;
 use super::super::quickstart::ANTHROPIC_URL;
-use super::super::reader::{entry, extent};
+use super::super::reader::{entry, entry_removal, extent};
 use super::super::url::{self, BaseUrl};
-use super::{Names, beside, egress, quoted, settings, word};
+use super::{Names, answers, beside, egress, quoted, settings, word};
 
 /// A secret's file and a CA bundle are no larger than this, in bytes.
 const SECRET_FILE_BYTES_MAX: u64 = 64 << 10;
@@ -86,7 +86,29 @@ fn one(problems: &mut Problems, host: &dyn Host, written: &file::Upstream) -> Up
         extra_ca: written.ca_file.as_ref().map(|path| roots(problems, host, path)).unwrap_or_default(),
         first_byte: written.first_byte.as_ref().and_then(|text| settings::span(problems, "first_byte", text, "30s")),
         charge: written.charge,
-        verdicts: Vec::new(),
+        verdicts: answers::verdicts(problems, &written.verdicts),
+    }
+}
+
+/// An upstream's own patience has an effect only below the one that holds for all.
+pub(super) fn within_patience(
+    problems: &mut Problems,
+    written: &[file::Upstream],
+    compiled: &[Upstream],
+    patience: &Patience,
+) {
+    for (written, upstream) in written.iter().zip(compiled) {
+        let too_long = upstream.first_byte.is_some_and(|span| span >= patience.first_byte);
+        if let Some(text) = written.first_byte.as_ref().filter(|_| too_long) {
+            let remedy = entry_removal(problems, text.at);
+            let all = patience.first_byte.as_ms() / 1_000;
+            problems.add(
+                text.at,
+                format!("`first_byte` would have no effect: no request waits for longer than {all} s ([timeouts] first_byte)"),
+                "write a shorter one, after which the next target is asked, or remove it",
+                remedy,
+            );
+        }
     }
 }
 
@@ -207,7 +229,7 @@ fn credentials(
             ("", false) => format!("{upstream}-{}", at + 1).into(),
             (name, _) => name.into(),
         };
-        Some(Credential { name, header, limits: CredentialLimits::default() })
+        Some(Credential { name, header, limits: answers::limits(problems, &written.limits) })
     })
     .collect()
 }
@@ -216,7 +238,7 @@ fn secret(problems: &mut Problems, host: &dyn Host, written: &file::Credential) 
     if let Some(value) = &written.value {
         let remedy = match (&written.env, &written.file) {
             (None, None) => Remedy::replace(entry(problems, value.at), "env = \"ANTHROPIC_API_KEY\""),
-            _ => super::super::reader::entry_removal(problems, value.at),
+            _ => entry_removal(problems, value.at),
         };
         problems.add(
             value.at,
@@ -227,7 +249,7 @@ fn secret(problems: &mut Problems, host: &dyn Host, written: &file::Credential) 
     }
     match (&written.env, &written.file) {
         (Some(_), Some(path)) => {
-            let remedy = super::super::reader::entry_removal(problems, path.at);
+            let remedy = entry_removal(problems, path.at);
             problems.add(path.at, "a credential has both `env` and `file`", "keep one of the two", remedy);
             None
         }

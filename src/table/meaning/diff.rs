@@ -1,7 +1,7 @@
 //! The difference between two meanings, as sentences: what callers lose, what they gain, what is otherwise new, and
 //! what only a restart would bring into force. What says the same in another order differs in nothing.
 
-use super::{KeyMeaning, ListenerMeaning, Meaning, UpstreamMeaning, access, models};
+use super::{CredentialMeaning, KeyMeaning, ListenerMeaning, Meaning, UpstreamMeaning, access, models};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -118,8 +118,19 @@ fn compare_upstreams(out: &mut Changes, old: &Meaning, new: &[UpstreamMeaning], 
 }
 
 fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMeaning) {
-    let UpstreamMeaning { name, provider, url, host_header, credentials, extra_ca, proxy, reaches_inside, charge } =
-        new;
+    let UpstreamMeaning {
+        name,
+        provider,
+        url,
+        host_header,
+        credentials,
+        extra_ca,
+        proxy,
+        reaches_inside,
+        charge,
+        first_byte_ms,
+        verdicts,
+    } = new;
     let mut say = |effect, what: String| out.push(effect, format!("upstream `{name}` {what}"));
     if *url != old.url || *host_header != old.host_header {
         say(Effect::Other, format!("is at {url}; it was at {}", old.url));
@@ -145,21 +156,49 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
         (false, true) => say(Effect::More, "may be at a private address".into()),
         _ => {}
     }
-    let find = |list: &[super::CredentialMeaning], name: &str| list.iter().position(|c| c.name == name);
-    for gone in old.credentials.iter().filter(|c| find(credentials, &c.name).is_none()) {
+    if *first_byte_ms != old.first_byte_ms {
+        let span = |ms: Option<u64>| ms.map_or("all of the client's patience".to_owned(), |ms| format!("{ms} ms"));
+        let what =
+            format!("has {} for the head of an answer; it had {}", span(*first_byte_ms), span(old.first_byte_ms));
+        say(Effect::Other, what);
+    }
+    if *verdicts != old.verdicts {
+        let all = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+        let what = format!("has verdicts of its own: {}; they were {}", all(verdicts), all(&old.verdicts));
+        say(Effect::Other, what);
+    }
+    for (effect, what) in pools(&old.credentials, credentials) {
+        say(effect, what);
+    }
+    let set = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
+    if set(extra_ca) != set(&old.extra_ca) {
+        say(Effect::Other, format!("trusts {} roots from its `ca_file`; other ones than before", extra_ca.len()));
+    }
+}
+
+/// How a pool has changed, each as a clause about its upstream.
+fn pools(old: &[CredentialMeaning], new: &[CredentialMeaning]) -> Vec<(Effect, String)> {
+    let mut out = Vec::new();
+    let mut say = |effect, what: String| out.push((effect, what));
+    let find = |list: &[CredentialMeaning], name: &str| list.iter().position(|c| c.name == name);
+    for gone in old.iter().filter(|c| find(new, &c.name).is_none()) {
         say(Effect::Less, format!("has no credential `{}` any more", gone.name));
     }
-    for credential in credentials {
-        match find(&old.credentials, &credential.name).and_then(|at| old.credentials.get(at)) {
+    for credential in new {
+        match find(old, &credential.name).and_then(|at| old.get(at)) {
             None => say(Effect::More, format!("has the credential `{}`, too", credential.name)),
-            Some(before) if before.fingerprint != credential.fingerprint => {
-                say(Effect::Other, format!("has another value for its credential `{}`", credential.name));
+            Some(before) => {
+                if before.fingerprint != credential.fingerprint {
+                    say(Effect::Other, format!("has another value for its credential `{}`", credential.name));
+                }
+                for (effect, what) in limits(&before.limits, &credential.limits) {
+                    say(effect, format!("credential `{}`: {what}", credential.name));
+                }
             }
-            Some(_) => {}
         }
     }
-    let names = |list: &[super::CredentialMeaning]| list.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
-    let (mut before, mut after) = (names(&old.credentials), names(credentials));
+    let names = |list: &[CredentialMeaning]| list.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    let (mut before, mut after) = (names(old), names(new));
     if before != after {
         before.retain(|name| after.contains(name));
         after.retain(|name| before.contains(name));
@@ -167,10 +206,24 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
             say(Effect::Other, format!("takes its credentials in the order {}", after.join(", ")));
         }
     }
-    let set = |list: &[String]| list.iter().cloned().collect::<BTreeSet<_>>();
-    if set(extra_ca) != set(&old.extra_ca) {
-        say(Effect::Other, format!("trusts {} roots from its `ca_file`; other ones than before", extra_ca.len()));
-    }
+    out
+}
+
+/// How limits have changed; what is not named is not bounded.
+fn limits(old: &BTreeMap<String, u64>, new: &BTreeMap<String, u64>) -> Vec<(Effect, String)> {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let change = |name: &String| match (old.get(name), new.get(name)) {
+        (None, Some(now)) => Some((Effect::Less, format!("{name} is limited to {now}"))),
+        (Some(before), None) => Some((Effect::More, format!("{name} is limited no more; it was to {before}"))),
+        (Some(before), Some(now)) if now < before => {
+            Some((Effect::Less, format!("{name} is lowered to {now}, from {before}")))
+        }
+        (Some(before), Some(now)) if now > before => {
+            Some((Effect::More, format!("{name} is raised to {now}, from {before}")))
+        }
+        _ => None,
+    };
+    names.into_iter().filter_map(change).collect()
 }
 
 fn compare_teams(out: &mut Changes, old: &Meaning, new: &BTreeMap<String, super::AccessMeaning>) {
@@ -205,7 +258,7 @@ fn compare_keys(out: &mut Changes, old: &Meaning, new: &BTreeMap<String, KeyMean
 }
 
 fn compare_key(out: &mut Changes, name: &str, old: &KeyMeaning, new: &KeyMeaning) {
-    let KeyMeaning { owner, team, class, expires, disabled, secrets, access: opens } = new;
+    let KeyMeaning { owner, team, class, expires, disabled, secrets, access: opens, fallback } = new;
     let mut say = |effect, what: String| out.push(effect, format!("key `{name}` {what}"));
     match (old.disabled, *disabled) {
         (false, true) => say(Effect::Less, "is disabled".into()),
@@ -243,6 +296,9 @@ fn compare_key(out: &mut Changes, name: &str, old: &KeyMeaning, new: &KeyMeaning
         let effect = if *class > old.class { Effect::Less } else { Effect::More };
         let word = |class| format!("{class:?}").to_lowercase();
         say(effect, format!("goes in the class {}; it went in {}", word(*class), word(old.class)));
+    }
+    if let Some((effect, what)) = models::fails_over(old.fallback, *fallback) {
+        say(effect, what.into());
     }
     if *owner != old.owner {
         say(Effect::Other, format!("is {}'s; it was {}'s", owned(owner.as_deref()), owned(old.owner.as_deref())));

@@ -12,8 +12,14 @@ mod tests;
 pub use diff::{Change, Effect, differences};
 
 use super::prices::{Price, Prices};
-use super::{Bounds, Caller, Digests, Hosts, Listener, Model, Patience, SecretLine, Table, Target, Upstream};
-use crate::net::{Guard, x509::day};
+use super::{
+    Bounds, Caller, Credential, CredentialLimits, Digests, Hosts, Listener, Model, Patience, SaidCan, SecretLine,
+    Table, Target, Upstream, Verdict, VerdictRule,
+};
+use crate::{
+    base::Span,
+    net::{Guard, x509::day},
+};
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc};
@@ -74,18 +80,27 @@ struct UpstreamMeaning {
     reaches_inside: bool,
     /// What it takes besides its models' prices.
     charge: String,
+    /// How long the head of an answer may take before the next target is asked.
+    first_byte_ms: Option<u64>,
+    /// Verdicts of its own, as texts, the first that fits before others.
+    verdicts: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct CredentialMeaning {
     name: String,
     fingerprint: String,
+    /// What may be asked with it, by setting.
+    limits: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct ModelMeaning {
     name: String,
+    /// Sorted.
+    aliases: Vec<String>,
     targets: Vec<TargetMeaning>,
+    fallback: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +109,8 @@ struct TargetMeaning {
     model: Option<String>,
     tier: u8,
     weight: u32,
+    /// What the configuration says that it can take, as texts.
+    can: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +131,7 @@ struct KeyMeaning {
     /// Fingerprints of the digests of its secrets, sorted.
     secrets: Vec<String>,
     access: AccessMeaning,
+    fallback: bool,
 }
 
 impl Table {
@@ -164,18 +182,32 @@ impl Table {
         }
     }
 
+    /// Where a model leads, as a person reads it: tiers one after the other.
+    pub fn way(&self, model: &Model) -> String {
+        models::way(&self.model_meaning(model).targets)
+    }
+
     fn model_meaning(&self, model: &Model) -> ModelMeaning {
-        let Model { name, aliases: _, targets, fallback: _ } = model;
+        let Model { name, aliases, targets, fallback } = model;
         let target = |target: &Target| {
-            let Target { upstream, model, tier, weight, said: _, can: _ } = target;
+            // What it can take follows from what is said and from its id.
+            let Target { upstream, model, tier, weight, said, can: _ } = target;
             TargetMeaning {
                 upstream: self.upstream(*upstream).map_or_else(String::new, |upstream| upstream.name.to_string()),
                 model: model.as_deref().map(str::to_owned),
                 tier: *tier,
                 weight: *weight,
+                can: said_can(said),
             }
         };
-        ModelMeaning { name: name.text().to_string(), targets: targets.iter().map(target).collect() }
+        let mut aliases: Vec<String> = aliases.iter().map(ToString::to_string).collect();
+        aliases.sort_unstable();
+        ModelMeaning {
+            name: name.text().to_string(),
+            aliases,
+            targets: targets.iter().map(target).collect(),
+            fallback: *fallback,
+        }
     }
 
     fn access_meaning(&self, access: &super::Access) -> AccessMeaning {
@@ -192,7 +224,7 @@ impl Table {
     }
 
     fn key_meaning(&self, caller: &Caller) -> KeyMeaning {
-        let Caller { name: _, owner, team, access, expires, disabled, class, fallback: _ } = caller;
+        let Caller { name: _, owner, team, access, expires, disabled, class, fallback } = caller;
         KeyMeaning {
             owner: owner.as_deref().map(str::to_owned),
             team: team.and_then(|slot| self.team(slot)).map(|team| team.name.to_string()),
@@ -201,6 +233,7 @@ impl Table {
             disabled: *disabled,
             secrets: Vec::new(),
             access: self.access_meaning(access),
+            fallback: *fallback,
         }
     }
 
@@ -249,8 +282,8 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
         via,
         guard,
         charge,
-        first_byte: _,
-        verdicts: _,
+        first_byte,
+        verdicts,
     } = upstream;
     let scheme = if *tls { "https" } else { "http" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
@@ -262,13 +295,48 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
         host_header: host_header.clone(),
         credentials: credentials
             .iter()
-            .map(|c| CredentialMeaning { name: c.name.to_string(), fingerprint: secret(&c.header) })
+            .map(|Credential { name, header, limits }| CredentialMeaning {
+                name: name.to_string(),
+                fingerprint: secret(header),
+                limits: bounded(limits),
+            })
             .collect(),
         extra_ca: extra_ca.iter().map(|der| fingerprint(key, der)).collect(),
         proxy: via.as_ref().map(|via| (via.name(), fingerprint(key, via.request()))),
         reaches_inside: *guard == Guard::Inside,
         charge: charge.to_string(),
+        first_byte_ms: first_byte.map(Span::as_ms),
+        verdicts: verdicts.iter().map(verdict).collect(),
     }
+}
+
+fn verdict(rule: &VerdictRule) -> String {
+    let VerdictRule { status, body, verdict } = rule;
+    let with = body.as_ref().map_or_else(String::new, |body| format!(" with `{body}`"));
+    let means = match verdict {
+        Verdict::Deliver => "deliver",
+        Verdict::Next => "next",
+        Verdict::CoolAndNext => "cool-and-next",
+    };
+    format!("{status}{with}: {means}")
+}
+
+fn bounded(limits: &CredentialLimits) -> BTreeMap<String, u64> {
+    let CredentialLimits { rpm, requests_per_day, input_tpm, output_tpm } = *limits;
+    let bounds = [
+        ("rpm", rpm.map(u64::from)),
+        ("requests_per_day", requests_per_day.map(u64::from)),
+        ("input_tpm", input_tpm),
+        ("output_tpm", output_tpm),
+    ];
+    bounds.into_iter().filter_map(|(name, bound)| Some((name.to_owned(), bound?))).collect()
+}
+
+fn said_can(said: &SaidCan) -> Vec<String> {
+    let SaidCan { window_max, images, tools, thinking } = *said;
+    let flags = [("images", images), ("tools", tools), ("thinking", thinking)];
+    let flags = flags.into_iter().filter_map(|(what, can)| Some(if can? { what.into() } else { format!("no {what}") }));
+    window_max.map(|window| format!("window {window}")).into_iter().chain(flags).collect()
 }
 
 /// The shipped rows come with the program, and are the same before and after a reload.

@@ -10,31 +10,57 @@ use std::{
 };
 
 pub(super) fn changes(out: &mut Changes, old: &[ModelMeaning], new: &[ModelMeaning]) {
-    let by_name = |models: &'_ [ModelMeaning]| -> BTreeMap<String, Vec<TargetMeaning>> {
-        models.iter().map(|model| (model.name.clone(), model.targets.clone())).collect()
-    };
+    let by_name = |models| -> BTreeMap<&str, &ModelMeaning> { named(models).collect() };
     let (before, after) = (by_name(old), by_name(new));
-    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
     for name in names {
         match (before.get(name), after.get(name)) {
-            (Some(targets), None) => {
+            (Some(ModelMeaning { targets, .. }), None) => {
                 let falls = taker(new, name).map_or_else(
                     || "; its names are refused".to_owned(),
                     |other| format!("; its names go by `{}` now: {}", other.name, way(&other.targets)),
                 );
                 out.push(Effect::Less, format!("model `{name}` is removed (it led to {}){falls}", way(targets)));
             }
-            (None, Some(targets)) => {
+            (None, Some(ModelMeaning { targets, .. })) => {
                 let taken = taker(old, name).map_or_else(String::new, |other| {
                     format!("; its names went by `{}` before: {}", other.name, way(&other.targets))
                 });
                 out.push(Effect::More, format!("model `{name}` is added: {}{taken}{}", way(targets), alone(targets)));
             }
-            (Some(from), Some(to)) => targets(out, name, from, to),
+            (Some(from), Some(to)) => model(out, from, to),
             (None, None) => {}
         }
     }
     order(out, old, new);
+}
+
+fn named(models: &[ModelMeaning]) -> impl Iterator<Item = (&str, &ModelMeaning)> {
+    models.iter().map(|model| (model.name.as_str(), model))
+}
+
+fn model(out: &mut Changes, from: &ModelMeaning, to: &ModelMeaning) {
+    // All fields are named here, so that a new one does not compile before it is compared.
+    let ModelMeaning { name, aliases, targets: ways, fallback } = to;
+    targets(out, name, &from.targets, ways);
+    for gone in from.aliases.iter().filter(|alias| !aliases.contains(alias)) {
+        out.push(Effect::Less, format!("model `{name}` is not called `{gone}` any more"));
+    }
+    for more in aliases.iter().filter(|alias| !from.aliases.contains(alias)) {
+        out.push(Effect::More, format!("model `{name}` is called `{more}`, too"));
+    }
+    if let Some((effect, what)) = fails_over(from.fallback, *fallback) {
+        out.push(effect, format!("model `{name}` {what}"));
+    }
+}
+
+/// What it means when a model or a key may fail over, or not, and did not before, or did.
+pub(super) fn fails_over(old: bool, new: bool) -> Option<(Effect, &'static str)> {
+    match (old, new) {
+        (true, false) => Some((Effect::Less, "does not fail over any more: a failure is shown as it is")),
+        (false, true) => Some((Effect::More, "fails over where there is another target")),
+        _ => None,
+    }
 }
 
 fn targets(out: &mut Changes, name: &str, from: &[TargetMeaning], to: &[TargetMeaning]) {
@@ -76,7 +102,7 @@ fn order(out: &mut Changes, old: &[ModelMeaning], new: &[ModelMeaning]) {
 }
 
 /// The targets as a person reads them: tiers one after the other, weights where they count.
-fn way(targets: &[TargetMeaning]) -> String {
+pub(super) fn way(targets: &[TargetMeaning]) -> String {
     let mut text = String::new();
     let mut last: Option<&TargetMeaning> = None;
     for target in targets {
@@ -88,6 +114,9 @@ fn way(targets: &[TargetMeaning]) -> String {
         text.push_str(&target.upstream);
         if let Some(model) = &target.model {
             let _ = write!(text, " as {model}");
+        }
+        if !target.can.is_empty() {
+            let _ = write!(text, " ({})", target.can.join(", "));
         }
         let shares = targets.iter().any(|other| other.tier == target.tier && other.weight != target.weight);
         if shares {

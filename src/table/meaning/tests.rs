@@ -168,6 +168,61 @@ fn models() {
     assert_eq!(other, ["~ model `claude-x` leads to two as house; it led to two"]);
     let weights = said(|t| t.models[1].targets[1].tier = 1);
     assert_eq!(weights, ["~ model `claude-*` leads to one or two; it led to one, then two"]);
+    let (mut named, mut renamed) = (table(), table());
+    named.models[0].aliases = vec!["x".into(), "y".into()];
+    renamed.models[0].aliases = vec!["z".into(), "y".into()];
+    let changes = differences(&named.meaning(&KEY), &renamed.meaning(&KEY));
+    let told = ["model `claude-x` is not called `x` any more", "model `claude-x` is called `z`, too"];
+    assert_eq!(changes.iter().map(|change| change.what.as_str()).collect::<Vec<_>>(), told);
+    let can = SaidCan { window_max: Some(32_000), images: Some(false), tools: Some(true), thinking: None };
+    assert_eq!(
+        said(|t| t.models[0].targets[0].said = can),
+        ["~ model `claude-x` leads to two (window 32000, no images, tools); it led to two"]
+    );
+    let known = said(|t| t.models[0].targets[0].can.images = false);
+    assert_eq!(known, [""; 0], "what follows from the rest is no difference of its own");
+}
+
+#[test]
+fn failing_over() {
+    let off = "does not fail over any more: a failure is shown as it is";
+    assert_eq!(said(|t| t.models[1].fallback = false), [format!("- model `claude-*` {off}")]);
+    assert_eq!(said(|t| t.callers[1].fallback = false), [format!("- key `bob` {off}")]);
+    let (mut off, on) = (table(), table());
+    (off.models[0].fallback, off.callers[0].fallback) = (false, false);
+    let changes = differences(&off.meaning(&KEY), &on.meaning(&KEY));
+    let told = ["model `claude-x`", "key `alice`"].map(|who| format!("{who} fails over where there is another target"));
+    assert_eq!(changes.iter().map(|change| change.what.clone()).collect::<Vec<_>>(), told);
+    assert!(changes.iter().all(|change| change.effect == Effect::More));
+    let hasty = said(|t| t.upstreams[0].first_byte = Some(Span::from_secs(30)));
+    assert_eq!(hasty, ["~ upstream `one` has 30000 ms for the head of an answer; it had all of the client's patience"]);
+    let rule = |status, body: Option<&str>, verdict| VerdictRule { status, body: body.map(Into::into), verdict };
+    let rules = [rule(400, Some("no capacity"), Verdict::CoolAndNext), rule(409, None, Verdict::Deliver)];
+    assert_eq!(
+        said(|t| t.upstreams[1].verdicts = rules.to_vec()),
+        [
+            "~ upstream `two` has verdicts of its own: 400 with `no capacity`: cool-and-next, 409: deliver; they were none"
+        ]
+    );
+}
+
+#[test]
+fn limits_of_credentials() {
+    let with = |old: CredentialLimits, new: CredentialLimits| {
+        let (mut before, mut after) = (table(), table());
+        (before.upstreams[0].credentials[0].limits, after.upstreams[0].credentials[0].limits) = (old, new);
+        let changes = differences(&before.meaning(&KEY), &after.meaning(&KEY));
+        let about = "upstream `one` credential `org`: ";
+        let told = |c: &Change| format!("{} {}", c.effect.mark(), c.what.strip_prefix(about).expect("about it"));
+        changes.iter().map(told).collect::<Vec<_>>()
+    };
+    let none = CredentialLimits::default();
+    let rpm = |rpm| CredentialLimits { rpm: Some(rpm), ..none };
+    assert_eq!(with(none, rpm(20)), ["- rpm is limited to 20"]);
+    assert_eq!(with(rpm(20), none), ["+ rpm is limited no more; it was to 20"]);
+    let day = CredentialLimits { requests_per_day: Some(1_000), output_tpm: Some(5), ..rpm(10) };
+    let more = CredentialLimits { requests_per_day: Some(2_000), output_tpm: Some(5), ..rpm(9) };
+    assert_eq!(with(day, more), ["+ requests_per_day is raised to 2000, from 1000", "- rpm is lowered to 9, from 10"]);
 }
 
 #[test]

@@ -9,8 +9,11 @@ use super::{
 };
 use forebay::{serve::edits::Direction, sim::dice::Dice};
 
-/// Statuses that pass as they are. A 401, a 403 and a redirect are the operator's, so forebay answers for them.
-const STATUSES: [u16; 18] = [200, 200, 200, 200, 200, 201, 202, 204, 206, 304, 400, 404, 409, 413, 429, 500, 503, 529];
+/// Statuses that are delivered and held against nobody (docs/verdicts.md).
+const DELIVERED: [u16; 12] = [200, 200, 200, 200, 201, 202, 204, 206, 304, 400, 409, 413];
+/// Statuses that are delivered where there is nobody else to ask, and held against their upstream: so few that it stays
+/// in service. A 429 takes the upstream's room for a while, and a 401, a 403 and a redirect are the operator's.
+const FAULTS: [u16; 4] = [404, 500, 503, 529];
 
 const ANSWER_FIELDS: &[(&str, &str)] = &[
     ("request-id", "req_011CSHoEeqs5C35K2UUqR7Fy"),
@@ -30,7 +33,11 @@ const ANSWER_FIELDS: &[(&str, &str)] = &[
 /// The answer to `request`.
 pub fn answer(dice: &mut Dice, request: &Request) -> Answer {
     let is_stream = request.is_read && dice.chance(2);
-    let status = if is_stream { 200 } else { *dice.pick(&STATUSES) };
+    let status = match dice.below(25) {
+        _ if is_stream => 200,
+        0 if !request.is_one_of_two => *dice.pick(&FAULTS),
+        _ => *dice.pick(&DELIVERED),
+    };
     let has_none = request.method == "HEAD" || matches!(status, 204 | 304);
     let is_old = dice.chance(20);
     let mut made = Answer {
@@ -51,7 +58,7 @@ pub fn answer(dice: &mut Dice, request: &Request) -> Answer {
         () => &[Framed::Length, Framed::Length, Framed::Chunked, Framed::Chunked, Framed::Chunked, Framed::UntilClose],
     };
     made.framed = *dice.pick(framings);
-    content(dice, &mut made, is_stream);
+    content(dice, &mut made, is_stream, request.is_read);
     let framed = frame(dice, &mut made, request, is_old);
     shuffle(dice, &mut made.fields);
     hop_fields(dice, &mut made.fields);
@@ -76,7 +83,7 @@ pub fn answer(dice: &mut Dice, request: &Request) -> Answer {
 }
 
 /// The body, and what its fields say that it is.
-fn content(dice: &mut Dice, made: &mut Answer, is_stream: bool) {
+fn content(dice: &mut Dice, made: &mut Answer, is_stream: bool, is_read: bool) {
     let bytes = dice.size(BODY_MAX);
     let (kind, media) = match dice.below(8) {
         // Nothing here looks into it; it may be anything.
@@ -88,7 +95,8 @@ fn content(dice: &mut Dice, made: &mut Answer, is_stream: bool) {
         }
         2 if is_stream => ("a stream", "Text/Event-Stream; charset=utf-8"),
         _ if is_stream => ("a stream", "text/event-stream"),
-        3 => ("a document", "application/octet-stream"),
+        // Where forebay reads the request, a success of another type is none of the API's.
+        3 if !is_read || made.status >= 300 => ("a document", "application/octet-stream"),
         _ => ("a document", "application/json"),
     };
     made.kind = kind;

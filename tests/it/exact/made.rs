@@ -16,6 +16,10 @@ pub const MARK: &str = "x-exchange";
 pub const VISIT_MAX: u64 = 9;
 /// Bytes of a body at most, about.
 pub const BODY_MAX: usize = 300_000;
+/// A model whose answers are kept back until their content comes, because somebody else could be asked instead.
+pub const HELD: &str = "held";
+/// A model that is asked for under another name first, where nobody is.
+pub const MOVED_ON: &str = "moved-on";
 /// What may be asked besides messages.
 pub const OPEN: [&str; 2] = ["/v1/files", "/v1/messages/batches"];
 
@@ -56,6 +60,8 @@ pub struct Request {
     pub body: Vec<u8>,
     /// Which upstream must get it.
     pub site: usize,
+    /// Two targets could be asked.
+    pub is_one_of_two: bool,
     /// It asks for an invitation to send the body, and waits for that.
     pub expects: bool,
     pub waits: bool,
@@ -121,6 +127,7 @@ fn request(dice: &mut Dice, id: u64, is_last: bool) -> Request {
         has_body: true,
         body: Vec::new(),
         site: 0,
+        is_one_of_two: false,
         expects: false,
         waits: false,
     };
@@ -169,9 +176,12 @@ fn message(dice: &mut Dice, made: &mut Request) -> Vec<u8> {
         ("fast", Some("claude-haiku-4-5-20251001"), 0),
         ("a-name-that-is-long", Some("m"), 1),
         ("far-x", None, 1),
+        (HELD, None, 1),
+        (MOVED_ON, None, 0),
     ];
     let (model, alias, site) = *dice.pick(&models);
     made.site = site;
+    made.is_one_of_two = [HELD, MOVED_ON].contains(&model);
     let (before, after) = bodies::around_model(dice, BODY_MAX);
     let mut sent = before.clone();
     sent.extend_from_slice(&bodies::json_string(dice, model));

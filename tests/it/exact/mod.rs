@@ -11,7 +11,7 @@ mod peers;
 
 use crate::support::{DRIVERS, Forebay, config};
 use forebay::{serve::edits::EDITS, sim::dice::Dice};
-use made::{Exchange, OPEN};
+use made::{Exchange, HELD, MOVED_ON, OPEN};
 use oracle::Site;
 use peers::Book;
 use std::{
@@ -28,17 +28,20 @@ const EXCHANGES: u64 = 4_000;
 /// Clients at a time.
 const CLIENTS: usize = 6;
 /// What that many must come across.
-const MUST_BE_MET: [&str; 12] = [
+const MUST_BE_MET: [&str; 15] = [
     "pipelined visits",
     "requests read",
     "requests HEAD",
     "requests zipped",
+    "requests with a choice",
     "requests of HTTP/1.0",
     "invitations",
     "answers Length",
     "answers Chunked",
     "answers UntilClose",
     "answers 304",
+    "answers 413",
+    "answers 529",
     "a stream",
     "a compressed stream",
 ];
@@ -58,6 +61,7 @@ fn sites(book: &Arc<Book>) -> [Site; 2] {
 
 fn configured(sites: &[Site; 2]) -> String {
     let [main, other] = sites;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let open = OPEN.map(|path| format!("\"{path}\"")).join(", ");
     let more = format!(
         "passthrough = [{open}]\n\
@@ -66,6 +70,9 @@ fn configured(sites: &[Site; 2]) -> String {
          [[model]]\nname = \"fast\"\ntargets = [{{ upstream = \"main\", model = \"claude-haiku-4-5-20251001\" }}]\n\
          [[model]]\nname = \"a-name-that-is-long\"\ntargets = [{{ upstream = \"other\", model = \"m\" }}]\n\
          [[model]]\nname = \"far-*\"\ntargets = [{{ upstream = \"other\" }}]\n\
+         [[upstream]]\nname = \"gone\"\nprovider = \"anthropic-compatible\"\nbase_url = \"http://{nowhere}\"\nauth = \"none\"\n\
+         [[model]]\nname = \"{HELD}\"\ntargets = [{{ upstream = \"other\" }}, {{ upstream = \"main\", tier = 2 }}]\n\
+         [[model]]\nname = \"{MOVED_ON}\"\ntargets = [{{ upstream = \"gone\", model = \"never\" }}, {{ upstream = \"main\", tier = 2 }}]\n\
          [[model]]\nname = \"*\"\ntargets = [{{ upstream = \"main\" }}]\n",
         other.address
     );
@@ -115,6 +122,7 @@ fn count_what_is_met(visit: &made::Visit, met: &mut BTreeMap<String, u64>) {
     count("pipelined visits".into(), u64::from(visit.pipelines));
     for Exchange { request, answer, .. } in &visit.exchanges {
         count(format!("requests {}", if request.is_read { "read" } else { request.method }), 1);
+        count("requests with a choice".into(), u64::from(request.is_one_of_two));
         count("requests zipped".into(), u64::from(request.is_zipped));
         count("requests of HTTP/1.0".into(), u64::from(request.is_old));
         count("invitations".into(), u64::from(request.waits));

@@ -269,7 +269,7 @@ fn without_own(head: &[u8], exchange: &Exchange, site: &Site, book: &Book) -> Re
     }
     let count = |value: Option<String>| value.and_then(|value| value.parse::<u64>().ok());
     match (count(own.remove("attempts")), count(own.remove("overhead-us")), own.len()) {
-        (Some(1 | 2), Some(_), 0) => Ok(plain),
+        (Some(1..=3), Some(_), 0) => Ok(plain),
         other => Err(format!("attempts, overhead, and how many fields more: {other:?}, {own:?}")),
     }
 }

@@ -50,7 +50,7 @@ fn round_of(upstream: &Upstream, round: usize) -> (String, bool) {
         0 => (with(upstream, "[[team]]\nname = 7\n"), false),
         1 => good(&format!("[[team]]\nname = \"t{round}\"\n")),
         2 => good(&format!("[timeouts]\nconnect = \"{}s\"\n", round + 1)),
-        3 if round % 2 == 0 => {
+        3 if round.is_multiple_of(2) => {
             let whole = with(upstream, "");
             (whole[..whole.len() / 2].to_owned(), false)
         }
