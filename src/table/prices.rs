@@ -82,13 +82,20 @@ impl List {
     }
 
     fn find(&self, spellings: &[Cow<'_, str>], at: Wall) -> Option<&Price> {
-        let begun = |row: &&Price| row.from.is_none_or(|from| from <= at);
         let exact = spellings.iter().filter_map(|id| self.exact.get(id.as_ref()));
-        exact.flatten().find(begun).or_else(|| {
-            let fits = |row: &&Price| spellings.iter().any(|id| row.model.matches(id));
-            self.globs.iter().filter(begun).find(fits)
+        exact.flatten().find(|row| begun(row, at)).or_else(|| {
+            let fits = |row: &&Price| begun(row, at) && spellings.iter().any(|id| row.model.matches(id));
+            self.globs.iter().find(fits)
         })
     }
+
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.globs.is_empty()
+    }
+}
+
+fn begun(row: &Price, at: Wall) -> bool {
+    row.from.is_none_or(|from| from <= at)
 }
 
 /// The price list in force.
@@ -108,6 +115,12 @@ impl Prices {
 
     /// The row for a model at a moment.
     pub fn of(&self, model: &str, at: Wall) -> Option<&Price> {
+        // The usual case: no rows of the operator's, and a model by its plain id.
+        if self.own.is_empty()
+            && let Some(row) = self.shipped.exact.get(model).and_then(|rows| rows.iter().find(|row| begun(row, at)))
+        {
+            return Some(row);
+        }
         let spellings = spellings(model);
         self.own.find(&spellings, at).or_else(|| self.shipped.find(&spellings, at))
     }
