@@ -160,7 +160,6 @@ fn cancel(common: &Common, state: cancel::State, count: usize, be: SocketAddr) -
     let mut claims = vec![
         Claim::told("p50 ms", ms(0.5)),
         Claim::bounded("p99 ms", ms(0.99), 100.0),
-        Claim::told("max ms", left.delay.max() as f64 / 1e6),
         Claim::never("open after 5 s", left.open),
         Claim::never("went wrong", left.faults.len() - left.open),
     ];
@@ -193,11 +192,8 @@ fn memory(common: &Common, kind: memory::Kind, counts: [usize; 2]) -> io::Result
     };
     let sizes = memory::run(&common.target()?, &memory::Plan { kind, counts })?;
     let mb = |kb: u64| kb as f64 / 1024.0;
-    let claims = vec![
-        Claim::sized("KiB each", sizes.each_kb, bound),
-        Claim::told("MiB at the start", mb(sizes.rss_kb[0])),
-        Claim::told("MiB at the end", mb(sizes.rss_kb[2])),
-    ];
+    let claims =
+        vec![Claim::sized("KiB each", sizes.each_kb, bound), Claim::told("MiB at the end", mb(sizes.rss_kb[2]))];
     let [few, many] = counts;
     print(common, format!("memory of {}, between {few} and {many}", kind.name()), claims, vec![])
 }

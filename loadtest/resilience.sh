@@ -3,17 +3,19 @@
 # beside it as the control, on both of forebay's drivers. Prints PASS, FAIL or VOID for every claim; exits with 1 when
 # one fails. With --out DIR keeps the rows, the table and the machine's description there.
 #
-#   loadtest/resilience.sh [--rounds N] [--seconds S] [--only WORDS] [--out DIR] [--no-build]
+#   loadtest/resilience.sh [--rounds N] [--seconds S] [--only WORDS] [--out DIR] [--no-build] [--nice N]
 #
-# WORDS, of: cancel hostile memory reload swap; `hostile:churn` is one of hostile's cases. Rounds are interleaved, each begins with another system, and a round in
-# which nginx itself misses a bound does not count. Every run has a fresh proxy on CPU 0; provider and clients are on
-# CPU 1. About ten minutes a round; memory, which other programs do not change, is looked at in the first round only.
+# WORDS, of: cancel hostile memory reload swap; `hostile:churn` is one of hostile's cases. Rounds are interleaved, each
+# begins with another system, and a round in which nginx itself misses a bound does not count. Every run has a fresh proxy
+# on CPU 0; provider and clients are on CPU 1. About six minutes a round; memory, which other programs do not change, is
+# looked at in the first round only. --nice is for a machine that others use too: everything that is started here gets
+# that niceness; below 0 that takes root.
 # Needs: nginx (Debian: nginx-light), openssl, taskset, two CPUs, a hard limit of 16000 open files (`forebay-load` and
 # this script raise the soft one themselves). Only loopback is used; everything started here is stopped here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-rounds=3 seconds=5 out="" build=1 only=""
+rounds=3 seconds=5 out="" build=1 only="" nice=0
 while (($#)); do
     case $1 in
         --rounds) rounds=$2; shift 2 ;;
@@ -21,7 +23,8 @@ while (($#)); do
         --only) only=$2; shift 2 ;;
         --out) out=$2; shift 2 ;;
         --no-build) build=0; shift ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --nice) nice=$2; shift 2 ;;
+        -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "unknown argument: $1" >&2; exit 2 ;;
     esac
 done
@@ -36,6 +39,9 @@ ulimit -n "$(ulimit -Hn)"
 target=${CARGO_TARGET_DIR:-target}/release
 ((build)) && cargo build --release --bin forebay --bin forebay-load
 forebay=$target/forebay load=$target/forebay-load
+
+# What is started below inherits it.
+((nice == 0)) || renice -n "$nice" -p $$ >/dev/null || { echo "--nice $nice is not allowed here" >&2; exit 1; }
 
 dir=$(mktemp -d)
 provider_pid="" proxy_pid="" run=""
@@ -233,7 +239,7 @@ done
 
 # --- what came out
 {
-    echo "started $started; load average before: $load_before, after: $(cut -d' ' -f1-3 /proc/loadavg); rounds $rounds"
+    echo "started $started; load average before: $load_before, after: $(cut -d' ' -f1-3 /proc/loadavg); rounds $rounds, niceness $nice"
     echo "kernel $(uname -r), $(nproc) CPUs, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)"
     echo "memory $(awk '/MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo); open files $(ulimit -n)"
     echo "$("$nginx" -v 2>&1), $("$forebay" --version), $(rustc --version), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"

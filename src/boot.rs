@@ -14,6 +14,7 @@ use crate::{
     worker::{self, Assignment, Cpus, Mesh},
 };
 use arc_swap::ArcSwap;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     io,
     net::{SocketAddr, TcpListener},
@@ -29,6 +30,46 @@ use std::{
 const READY_MAX: Span = Span::from_secs(3);
 /// How often it looks.
 const READY_TICK: Span = Span::from_ms(2);
+
+/// Descriptors beside connections: listeners, rings, logs, look-ups.
+const OTHER_FILES: u64 = 64;
+
+/// The limit of open files of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// What the table's bounds may need.
+    pub wanted: u64,
+    /// The limit that the process was started with; `u64::MAX` is none.
+    pub before: u64,
+    /// The one in force.
+    pub now: u64,
+}
+
+impl Files {
+    /// How many `workers` may need under the bounds of `table`: each client has an upstream.
+    pub fn wanted(table: &Table, workers: usize) -> u64 {
+        let clients = (table.bounds.connections_max as u64).saturating_mul(workers as u64);
+        clients.saturating_mul(2).saturating_add(OTHER_FILES)
+    }
+
+    /// The `connections_max` that `files` suffice for.
+    pub fn connections(files: u64, workers: usize) -> u64 {
+        (files.saturating_sub(OTHER_FILES) / 2 / (workers as u64).max(1)).max(1)
+    }
+
+    /// Raises the limit to what may be needed, as far as the hard limit lets us. It is never lowered.
+    fn raise(wanted: u64) -> Files {
+        let found = getrlimit(Resource::Nofile);
+        let before = found.current.unwrap_or(u64::MAX);
+        let goal = Files::goal(wanted, before, found.maximum.unwrap_or(u64::MAX));
+        let set = goal > before && setrlimit(Resource::Nofile, Rlimit { current: Some(goal), ..found }).is_ok();
+        Files { wanted, before, now: if set { goal } else { before } }
+    }
+
+    fn goal(wanted: u64, soft: u64, hard: u64) -> u64 {
+        wanted.min(hard).max(soft)
+    }
+}
 
 /// Why forebay did not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +109,8 @@ pub struct Running {
     pub health: Option<SocketAddr>,
     /// Counters, and the driver of each worker.
     pub telemetry: Arc<Telemetry>,
+    /// How many files may be open.
+    pub files: Files,
     draining: Arc<AtomicBool>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: control::ControlHandle,
@@ -89,6 +132,8 @@ pub fn start_from(table: Table, configuration: Option<(Source, Trace)>) -> Resul
     silence_panics();
     let cpus = worker::usable();
     let count = table.runtime.workers.unwrap_or_else(|| cpus.workers()).max(1);
+    // 300 laptops with a few streams each are past the 1,024 that most shells and containers begin with.
+    let files = Files::raise(Files::wanted(&table, count));
     let Sockets { addresses, by_worker, admin, health } = Sockets::bind(&table, count)?;
     let secure = table.listeners.iter().map(|listener| listener.tls.is_some()).collect();
     let telemetry = Arc::new(Telemetry::new(count, wall(), env!("CARGO_PKG_VERSION")));
@@ -126,6 +171,7 @@ pub fn start_from(table: Table, configuration: Option<(Source, Trace)>) -> Resul
         admin: admin_address,
         health: health_address,
         telemetry,
+        files,
         draining: shared.draining,
         workers,
         control,
@@ -265,4 +311,17 @@ fn silence_panics() {
             eprintln!("forebay: internal error{place}; please report it");
         }
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_open_files_is_raised_as_far_as_needed_and_allowed_and_never_lowered() {
+        assert_eq!(Files::goal(65_600, 1_024, 524_288), 65_600);
+        assert_eq!(Files::goal(65_600, 1_024, 20_000), 20_000);
+        assert_eq!(Files::goal(65_600, 100_000, 524_288), 100_000);
+        assert_eq!(Files::goal(65_600, 1_024, u64::MAX), 65_600);
+    }
 }

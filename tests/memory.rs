@@ -30,6 +30,9 @@ const REQUEST_ALLOCATIONS_MAX: u64 = 10;
 const IDLE_BYTES_MAX: u64 = 16 * 1024;
 /// See `IDLE_BYTES_MAX`; a stream has two connections.
 const STREAM_BYTES_MAX: u64 = 24 * 1024;
+/// And while it carries a stream that pours, and does not read it: what is being written, what was read behind it, and the
+/// beginning of an event.
+const STALLED_BYTES_MAX: u64 = 128 * 1024;
 /// Timers of the worker's housekeeping and of the relay that may fall into a measured window.
 const TIMERS_MAX: u64 = 2;
 /// Longer than anything here takes.
@@ -352,5 +355,33 @@ fn idle_connections_and_idle_streams_cost_little() {
         println!("{driver}: {idle} bytes for an idle connection, {streaming} for an idle stream ({count} of each)");
         assert!(idle <= IDLE_BYTES_MAX, "{driver}: {idle} bytes for an idle connection");
         assert!(streaming <= STREAM_BYTES_MAX, "{driver}: {streaming} bytes for an idle stream");
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "buffers fill; there is no event to wait for")]
+fn a_stalled_stream_holds_a_bounded_amount() {
+    // Parts of events at the end of reads are held too.
+    let event = format!("event: ping\ndata: {}\n\n", "x".repeat(15_000));
+    open_files_max();
+    for driver in ["auto", "epoll"] {
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        let origin = upstream(move |stream| {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).unwrap();
+            while stream.write_all(chunk.as_bytes()).is_ok() {}
+        });
+        let process = Process::start(origin, driver);
+        let stalled = bytes_each(&process, 50, || {
+            let mut stream = client(process.1);
+            ask(&mut stream, BODY);
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            // Until every buffer on the way is full.
+            thread::sleep(Duration::from_millis(100));
+            stream
+        });
+        println!("{driver}: {stalled} bytes for a stalled stream");
+        assert!(stalled <= STALLED_BYTES_MAX, "{driver}: {stalled} bytes for a stalled stream");
+        assert!(stalled > 16 * 1024, "{driver}: {stalled} bytes: nothing has stalled");
     }
 }

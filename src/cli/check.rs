@@ -25,7 +25,11 @@ const SHOWN_MAX: usize = 8;
                         Exit codes: 0 the configuration is good; 1 it is not; 2 wrong usage.")]
 pub struct CheckArgs {
     /// The configuration.
-    file: PathBuf,
+    #[arg(required_unless_present = "settings")]
+    file: Option<PathBuf>,
+    /// Print every setting that there is, with its meaning, instead.
+    #[arg(long, exclusive = true)]
+    settings: bool,
     /// Print nothing when all is well.
     #[arg(short, long)]
     quiet: bool,
@@ -42,10 +46,11 @@ const RUNNING: &str = "RUNNING";
 
 /// Runs the command; returns its exit code.
 pub(super) fn run(args: &CheckArgs) -> u8 {
-    match config::load(&args.file, &variable) {
+    let Some(file) = &args.file else { return say(&config::reference()) };
+    match config::load(file, &variable) {
         Ok(table) if args.against.is_some() => against(args, &table),
         Ok(_) if args.quiet => OK,
-        Ok(table) => say(&format!("{}: OK\n{}", args.file.display(), summary(&table))),
+        Ok(table) => say(&format!("{}: OK\n{}", file.display(), summary(&table))),
         Err(report) => {
             complain(&report.to_string());
             WRONG

@@ -4,7 +4,7 @@
 use super::{EXIT_CODES, OK, USAGE, WRONG, complain, variable};
 use crate::{
     auth::key::{self, Secret},
-    boot::{self, BootError, Running},
+    boot::{self, BootError, Files, Running},
     config::{self, Source, Trace},
     control::Signals,
     table::Table,
@@ -129,6 +129,9 @@ fn announce(running: &Running) {
     let driver = running.telemetry.cores.first().and_then(|core| core.driver());
     let driver = driver.map_or_else(String::new, |driver| format!(", {} ({})", driver.kind, driver.reason));
     let version = env!("CARGO_PKG_VERSION");
+    if let Some(notice) = files_notice(running.files, workers) {
+        complain(&notice);
+    }
     // The one that is waited for comes last: by then everything is there.
     for (what, address) in [("admin", running.admin), ("health", running.health)] {
         if let Some(address) = address {
@@ -139,6 +142,20 @@ fn announce(running: &Running) {
         let scheme = if *secure { "https" } else { "http" };
         complain(&format!("forebay {version}: listening on {scheme}://{address} with {workers} workers{driver}\n"));
     }
+}
+
+/// What there is to say of the limit of open files: that it was raised, and whether it suffices.
+fn files_notice(files: Files, workers: usize) -> Option<String> {
+    let Files { wanted, before, now } = files;
+    let raised = if now > before { format!(" (raised from {before})") } else { String::new() };
+    if now < wanted {
+        let fits = Files::connections(now, workers);
+        return Some(format!(
+            "forebay: warning: {now} files may be open{raised}, and [bounds] connections_max may need {wanted}; raise the \
+             hard limit (LimitNOFILE={wanted}), or set connections_max to {fits}\n"
+        ));
+    }
+    (now > before).then(|| format!("forebay: {now} files may be open{raised}\n"))
 }
 
 /// How to point Claude Code at it.

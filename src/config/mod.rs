@@ -8,6 +8,7 @@ pub mod host;
 pub mod prices;
 pub mod quickstart;
 mod reader;
+mod reference;
 mod schema;
 mod syntax;
 pub mod trace;
@@ -21,6 +22,7 @@ use crate::table::{Pattern, Table};
 
 pub use diagnose::{Problem, Remedy, Report};
 pub use quickstart::quickstart;
+pub use reference::reference;
 pub use trace::{Reading, Source, Trace};
 
 use diagnose::{At, Problems, Spot};

@@ -1,5 +1,7 @@
 //! The Anthropic Messages dialect: its error envelope, the events of its streams, its model list.
 
+pub mod thinking;
+
 use super::late::{Late, Moment, Telling};
 use std::fmt::Write as _;
 

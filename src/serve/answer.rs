@@ -138,6 +138,9 @@ pub fn stamp(out: &mut Segment, story: &Story, origin: &str, reason: &str) {
         out.extend(b"\r\nx-forebay-reason: ");
         out.extend(reason.as_bytes());
     }
+    if record.dropped > 0 {
+        out.extend(b"\r\nx-forebay-dropped: thinking");
+    }
     out.extend(b"\r\n");
     push_number(out, b"x-forebay-attempts: ", u64::from(record.attempts));
     push_number(out, b"x-forebay-generation: ", record.generation);

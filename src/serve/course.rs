@@ -12,22 +12,25 @@ use super::{
     outcome::{self, Failures},
     relay::{self, Outcome, Relayed, Terms},
     shard::Shard,
-    splice::name_model,
+    splice::{drop_thinking, name_model},
     watch::{Watched, watched},
 };
 use crate::{
-    base::{Kind, Mono, Span, UpstreamSlot},
+    base::{Kind, Mono, Span, UpstreamSlot, Wall},
     rt::{Outbox, Runtime},
-    table::{Plan, Verdict},
+    table::{Plan, Upstream, Verdict},
     telemetry::Attempt,
-    upstream::{self, Candidate, Choice, Demand, Effect, Health, Ruling, Told, Tried, View, choose},
+    upstream::{
+        self, Candidate, Choice, Conversation, Demand, Effect, Health, Ruling, Sent, Told, Tried, View, choose,
+        fit::{has_hour_cache, has_images},
+    },
 };
 use std::{future::pending, sync::Arc};
 
 /// How long an answer's head may take while another candidate could be asked instead.
 const HANG_MAX: Span = Span::from_secs(120);
-/// Waits for a warm credential that one request makes at most.
-const WAITS_MAX: u8 = 4;
+/// How often the last room of a credential may go to another core before it is asked without.
+const CLAIMS_MAX: u8 = 3;
 
 /// Where a request may go.
 pub enum Route {
@@ -38,7 +41,9 @@ pub enum Route {
         /// What it demands of a target.
         demand: Demand,
         /// The conversation that it belongs to, if it says so.
-        conversation: Option<upstream::Conversation>,
+        conversation: Option<Conversation>,
+        /// A failure of one candidate may lead to the next.
+        fallback: bool,
     },
     /// One upstream and its first credential, to which what lies behind a passed-through path belongs.
     Fixed(UpstreamSlot),
@@ -52,9 +57,14 @@ struct Course<'a, O: Outbox> {
     health: Arc<Health>,
     tried: Tried,
     failures: Failures,
-    waits: u8,
-    /// How long all of them took.
+    /// Chance, where nothing else decides; the same for the whole course.
+    draw: u64,
+    /// The time spent in waiting for room.
     waited: Span,
+    /// The request under way, as the limits of its credential see it.
+    sent: Option<Sent>,
+    /// The request asks for a prompt cache of an hour.
+    long: bool,
     /// The model's name as the client wrote it, once another one stands in its place.
     wrote: Option<Vec<u8>>,
     /// The answer at hand.
@@ -83,27 +93,34 @@ pub async fn course<R: Runtime>(
         health: shard.upstreams(),
         tried: Tried::default(),
         failures: Failures::default(),
-        waits: 0,
+        draw: shard.rng.borrow_mut().draw(),
         waited: Span::ZERO,
+        sent: None,
+        long: false,
         wrote: None,
         answer: None,
         told: Told::default(),
         kept: None,
     };
     course.health.budget.note_request(shard.rt.now());
+    course.look_closer(story);
+    let mut claims = 0;
     loop {
-        let candidate = match course.next(shard, story) {
+        let now = shard.rt.now();
+        let candidate = match course.next(story, now) {
             Choice::Ask(candidate) => candidate,
             Choice::Wait(until) => {
-                course.waits += 1;
-                let began = shard.rt.now();
                 wait(shard, client, until.min(story.until)).await?;
-                course.waited.0 += shard.rt.now().since(began).0;
+                course.waited.0 += shard.rt.now().since(now).0;
                 continue;
             }
             Choice::Nobody { room_at } => return Box::pin(course.give_up(shard, client, room_at, story)).await,
         };
-        let asking = course.asking(candidate, story, shard.rt.now());
+        claims += 1;
+        if !course.claim(&candidate, claims > CLAIMS_MAX, story, now, shard.rt.wall()) {
+            continue;
+        }
+        let asking = course.asking(candidate, story, now);
         if let Some(relayed) = course.ask(shard, client, &asking, story).await? {
             return Ok(relayed);
         }
@@ -115,48 +132,76 @@ struct Asking {
     candidate: Candidate,
     /// Somebody else could be asked if it fails.
     more: bool,
+    /// The conversation's thinking is signed by another family of providers.
+    crossed: bool,
     began: Mono,
 }
 
 impl<O: Outbox> Course<'_, O> {
     fn view<'v>(&'v self, story: &'v Story) -> Option<View<'v>> {
-        let Route::Model { plan, demand, conversation } = &self.route else { return None };
-        let model = self.body.peeked.as_ref()?.model.as_ref()?;
+        self.view_as(story, &self.body.peeked.as_ref()?.model.as_ref()?.text)
+    }
+
+    /// The same where the body has gone.
+    fn view_as<'v>(&'v self, story: &'v Story, model: &'v str) -> Option<View<'v>> {
+        let Route::Model { plan, demand, conversation, fallback } = &self.route else { return None };
         Some(View {
             table: &story.table,
             health: &self.health,
             plan: *plan,
-            model: &model.text,
+            model,
             demand: *demand,
             bytes: self.body.bytes,
             conversation: *conversation,
-            fallback: story.table.model(plan.model).is_none_or(|model| model.fallback),
+            fallback: *fallback,
             bound: false,
             waited: self.waited,
         })
     }
 
-    fn next<R: Runtime>(&self, shard: &Shard<R>, story: &Story) -> Choice {
-        let now = shard.rt.now();
+    /// Looks into the body for what only matters where there is a choice.
+    fn look_closer(&mut self, story: &Story) {
+        let Route::Model { plan, demand, conversation, .. } = &mut self.route else { return };
+        let pools = plan.numbered(&story.table).filter_map(|(target, _)| story.table.upstream(target.upstream));
+        if pools.map(Upstream::pool_len).sum::<usize>() < 2 {
+            *conversation = None;
+            return;
+        }
+        let segments = || self.body.segments.iter().map(|segment| segment.live());
+        demand.images = plan.numbered(&story.table).any(|(target, _)| !target.can.images) && has_images(segments());
+        self.long = conversation.is_some() && has_hour_cache(segments());
+    }
+
+    fn next(&self, story: &Story, now: Mono) -> Choice {
         let out_of_time = !self.tried.is_empty() && now >= story.until;
         match (&self.route, self.view(story)) {
             _ if out_of_time => Choice::Nobody { room_at: None },
             (Route::Fixed(slot), _) => fixed(story, *slot, &self.tried),
-            (_, Some(view)) => match choose(&view, &self.tried, now, shard.rng.borrow_mut().draw()) {
-                Choice::Wait(until) if self.waits >= WAITS_MAX || until >= story.until => {
-                    choose(&View { waited: Span(u64::MAX), ..view }, &self.tried, now, shard.rng.borrow_mut().draw())
-                }
-                choice => choice,
-            },
+            (_, Some(view)) => choose(&view, &self.tried, now, self.draw),
             (Route::Model { .. }, None) => Choice::Nobody { room_at: None },
         }
+    }
+
+    /// Takes what the request needs from the credential's limits; false when its last room went to somebody else, unless
+    /// it is to be asked `anyway`.
+    fn claim(&mut self, candidate: &Candidate, anyway: bool, story: &Story, now: Mono, wall: Wall) -> bool {
+        let Some(state) = self.health.credential(candidate.credential).map(Arc::clone) else { return true };
+        let limits = story.table.credential_limits(candidate.upstream, candidate.place);
+        let (class, need) = (candidate.class, candidate.need);
+        self.sent = if anyway || candidate.suspect {
+            Some(Sent::begin(state, class, need, limits, now, wall))
+        } else {
+            Sent::claim(state, class, need, limits, now, wall).ok()
+        };
+        self.sent.is_some()
     }
 
     fn asking(&self, candidate: Candidate, story: &Story, began: Mono) -> Asking {
         let mut tried = self.tried;
         tried.note(&candidate, false);
         let more = self.view(story).is_some_and(|view| upstream::choose::left(&view, &tried, began));
-        Asking { candidate, more, began }
+        let crossed = self.view(story).is_some_and(|view| upstream::choose::crossed(&view, &candidate, began));
+        Asking { candidate, more, crossed, began }
     }
 
     /// Asks one candidate; `None` when nothing of what it said is the client's, so that another may be asked.
@@ -174,6 +219,7 @@ impl<O: Outbox> Course<'_, O> {
                 return Err(Stop::ClientGone);
             }
             Err(Stop::Failed(failure)) => {
+                self.told = Told::default();
                 self.leave(asking, (0, failure.kind.row().reason), Effect::Upstream, story, shard.rt.now());
                 self.failures.failed(failure);
                 return Ok(None);
@@ -208,6 +254,9 @@ impl<O: Outbox> Course<'_, O> {
                 self.body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()).map(|model| model.text.clone());
             let id = target.zip(asked.as_ref()).and_then(|(target, asked)| table.sent_id(plan, target, asked));
             name_model(self.body, id, &mut self.wrote);
+        }
+        if asking.crossed {
+            story.record.dropped = story.record.dropped.saturating_add(drop_thinking(self.body));
         }
         let told = table.upstream(candidate.upstream).and_then(|upstream| upstream.first_byte);
         let hang = told.or(asking.more.then_some(HANG_MAX)).map_or(story.until, |span| asking.began.after(span));
@@ -250,7 +299,7 @@ impl<O: Outbox> Course<'_, O> {
     ) -> Option<Relayed> {
         let answered = self.answer.as_mut()?;
         let status = answered.head.status;
-        let good = (200..300).contains(&status);
+        let (good, bytes) = ((200..300).contains(&status), self.body.bytes);
         let may_leave = asking.more && good && self.door.peeks();
         let terms = Terms { may_leave, metered: good && self.door == Door::Messages };
         let relayed = relay::relay(shard, client, answered, self.body, terms, story).await;
@@ -266,7 +315,14 @@ impl<O: Outbox> Course<'_, O> {
         if let Some(answered) = self.answer.take().filter(|_| relayed.reusable) {
             answered.shelve(shard, story.table.bounds.pool_idle_max);
         }
-        self.leave(asking, (status, verdict), effect, story, shard.rt.now());
+        let now = shard.rt.now();
+        if let Some(sent) = self.sent.as_mut().filter(|_| terms.metered) {
+            sent.finished(story.record.counts.output, now);
+        }
+        if good && !matches!(relayed.outcome, Outcome::Untold(_) | Outcome::Early(_)) {
+            self.remember(asking, bytes, story);
+        }
+        self.leave(asking, (status, verdict), effect, story, now);
         match relayed.outcome {
             Outcome::Untold(kind) if may_leave && kind != Kind::Draining => {
                 self.failures.failed(relay::broke(kind, story));
@@ -292,8 +348,18 @@ impl<O: Outbox> Course<'_, O> {
     }
 
     /// What follows for the upstream and the credential.
-    fn hold_against(&self, asking: &Asking, effect: Effect, now: Mono) {
-        outcome::apply(&self.health, &asking.candidate, effect, &self.told, now);
+    fn hold_against(&mut self, asking: &Asking, effect: Effect, now: Mono) {
+        let sent = self.sent.take();
+        outcome::apply(&self.health, &asking.candidate, effect, (sent, &self.told), (asking.began, now));
+    }
+
+    /// The conversation is warm where it was answered.
+    fn remember(&self, asking: &Asking, bytes: u64, story: &Story) {
+        let Route::Model { conversation: Some(_), .. } = &self.route else { return };
+        if let Some(view) = self.view_as(story, "") {
+            let view = View { bytes, ..view };
+            upstream::choose::remember(&view, &asking.candidate, self.long, asking.crossed, asking.began);
+        }
     }
 
     /// Nobody is left to ask: the client is told what is most use to it.

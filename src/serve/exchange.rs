@@ -22,7 +22,7 @@ use crate::{
     rt::{Outbox, Runtime},
     table::Table,
     telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
-    upstream::Demand,
+    upstream::{Demand, affinity::conversation, fit::BYTES_USUAL},
     wire::{RequestHead, Version},
 };
 use std::{future::pending, sync::Arc};
@@ -30,9 +30,6 @@ use std::{future::pending, sync::Arc};
 /// How long a client may take in what it was sent, before the connection's end shows it that no more comes. A body that
 /// fails takes with it what its reader has not fetched yet: Claude Code lost a finished block so, on a busy machine.
 const TAKE_IN_MAX: Span = Span::from_ms(250);
-
-/// A rough measure of a prompt from its bytes, before anything has been counted.
-const BYTES_PER_LLM_TOKEN: u64 = 4;
 
 /// What becomes of the client's connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +134,8 @@ async fn tell<R: Runtime>(
     };
     story.has_body(&body, shard.rt.now());
     story.until = shard.rt.now().after(patience(&table, &client.head, client.head_bytes.live()));
-    let route = route(&table, caller, door, &body, story)?;
+    let request = (&*client.head, client.head_bytes.live());
+    let route = route(&table, caller, door, request, &body, story)?;
     let relayed = course(shard, client, (door, route), &mut body, story).await?;
     settle(shard, client, &relayed, story).await
 }
@@ -189,7 +187,14 @@ fn patience(table: &Table, head: &RequestHead, bytes: &[u8]) -> Span {
 }
 
 /// Where the request may go.
-fn route(table: &Table, caller: CallerSlot, door: Door, body: &Body, story: &mut Story) -> Result<Route, Failure> {
+fn route(
+    table: &Table,
+    caller: CallerSlot,
+    door: Door,
+    request: (&RequestHead, &[u8]),
+    body: &Body,
+    story: &mut Story,
+) -> Result<Route, Failure> {
     if !door.peeks() {
         let closed = || {
             Failure::new(
@@ -209,11 +214,21 @@ fn route(table: &Table, caller: CallerSlot, door: Door, body: &Body, story: &mut
     story.record.model = Text::new(model.text.as_bytes());
     let plan = table.resolve(caller, &model.text).map_err(|refusal| table.refuse(caller, &model.text, refusal))?;
     let demand = Demand {
-        input: body.bytes / BYTES_PER_LLM_TOKEN,
+        input: body.bytes / BYTES_USUAL,
         output_max: peeked.and_then(|peeked| peeked.max_tokens).unwrap_or_default(),
+        tools: peeked.is_some_and(|peeked| peeked.has_tools),
+        thinking: peeked.is_some_and(|peeked| peeked.has_thinking),
         ..Demand::default()
     };
-    Ok(Route::Model { plan, demand, conversation: None })
+    let (head, bytes) = request;
+    let session = head.field(bytes, "x-claude-code-session-id");
+    let user_id = peeked.and_then(|peeked| peeked.metadata_user_id.as_deref());
+    let conversation = conversation(caller, session, user_id);
+    story.record.conversation = conversation.map_or(0, |conversation| conversation.0);
+    let off = head.field(bytes, "x-forebay-fallback").is_some_and(|word| word.eq_ignore_ascii_case(b"off"));
+    let allowed = table.caller(caller).is_some_and(|caller| caller.fallback);
+    let fallback = allowed && !off && table.model(plan.model).is_some_and(|model| model.fallback);
+    Ok(Route::Model { plan, demand, conversation, fallback })
 }
 
 /// Sends an answer of forebay's own.

@@ -1,4 +1,4 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: the exact names of the configuration and what the upstreams list, as far
+//! `GET /v1/models` and `GET /v1/models/{id}`: the exact names and aliases of the configuration and what the upstreams list, as far
 //! as the caller may use it. Served from memory: Claude Code waits 3 s for it (R50).
 
 use crate::{
@@ -48,8 +48,7 @@ struct Listed {
 fn listed(table: &Table, live: &Live, caller: CallerSlot) -> Vec<Listed> {
     let mut seen = HashSet::new();
     let mut models = Vec::new();
-    let own = table.models.iter().map(|model| &model.name).filter(|name| name.is_exact()).map(|name| &**name.text());
-    for id in own.filter(|id| table.may_list(caller, id)) {
+    for id in table.own_ids().filter(|id| table.may_list(caller, id)) {
         if seen.insert(id.to_owned()) {
             let json = described(table, live, caller, id).unwrap_or_else(|| model_object(id));
             models.push(Listed { id: id.to_owned(), json });

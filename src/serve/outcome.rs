@@ -12,7 +12,7 @@ use crate::{
     base::{Failure, Kind, Mono, Span},
     dialect::anthropic::Fault,
     rt::{Outbox, Read, Runtime, Segment},
-    upstream::{Candidate, Effect, Health, Told},
+    upstream::{Candidate, Effect, Health, Sent, Told},
     wire::{BodyDecoder, Framing},
 };
 
@@ -21,10 +21,6 @@ const ERROR_BYTES_MAX: usize = 16 * 1024;
 const ERROR_WAIT_MAX: Span = Span::from_secs(1);
 /// How long a refused credential is left alone.
 const CREDENTIAL_REST: Span = Span::from_secs(300);
-/// How long a credential without room is left alone when its upstream does not say.
-const ROOM_REST: Span = Span::from_secs(10);
-/// An upstream's word on when to come back is believed up to here.
-const RETRY_AFTER_MAX: Span = Span::from_secs(1800);
 
 /// What went wrong with the candidates that were asked.
 #[derive(Default)]
@@ -203,26 +199,33 @@ pub fn effect_of(fault: Fault) -> Effect {
 }
 
 /// Holds against an upstream and a credential what an answer, or its absence, showed.
-pub fn apply(health: &Health, candidate: &Candidate, effect: Effect, told: &Told, now: Mono) {
+pub fn apply(
+    health: &Health,
+    candidate: &Candidate,
+    effect: Effect,
+    (sent, told): (Option<Sent>, &Told),
+    (began, now): (Mono, Mono),
+) {
     let (Some(upstream), Some(credential)) =
         (health.upstream(candidate.upstream), health.credential(candidate.credential))
     else {
         return;
     };
     match effect {
-        Effect::Upstream => upstream.breaker.failed(now),
+        Effect::Upstream => upstream.breaker.failed_since(began, now),
         Effect::Nothing => upstream.breaker.abandoned(now),
-        Effect::Works | Effect::Credential | Effect::Class => upstream.breaker.succeeded(now),
+        Effect::Works | Effect::Credential | Effect::Class => upstream.breaker.succeeded_since(began, now),
+    }
+    if let Some(mut sent) = sent {
+        match effect {
+            Effect::Class => drop(sent.refused(told, now)),
+            Effect::Nothing => {}
+            Effect::Works | Effect::Credential | Effect::Upstream => sent.answered(told, now),
+        }
     }
     match effect {
         Effect::Credential => credential.refused.extend(now.after(CREDENTIAL_REST)),
-        Effect::Class => {
-            let rest = told.retry_after.unwrap_or(ROOM_REST).min(RETRY_AFTER_MAX);
-            if let Some(capacity) = credential.classes.get(candidate.class.index()) {
-                capacity.refused(now.after(rest));
-            }
-        }
-        Effect::Works => credential.refused.clear(),
-        Effect::Upstream | Effect::Nothing => {}
+        Effect::Works if credential.refused.until(now).is_some() => credential.refused.clear(),
+        Effect::Works | Effect::Class | Effect::Upstream | Effect::Nothing => {}
     }
 }

@@ -2,7 +2,7 @@
 //! place.
 
 use super::body::Body;
-use crate::rt::Segment;
+use crate::{base::bounds::READ_BYTES_MAX, dialect::anthropic::thinking::cut_thinking, rt::Segment, wire::FieldScan};
 use std::ops::Range;
 
 /// Puts `id` in the place of the model's name in the body; `None` puts back what the client wrote. `wrote` keeps that.
@@ -19,6 +19,27 @@ pub fn name_model(body: &mut Body, id: Option<&str>, wrote: &mut Option<Vec<u8>>
     let grew = splice(&mut body.segments, model.at.clone(), &new);
     model.at.end = model.at.start + new.len() as u64;
     body.bytes = body.bytes.saturating_add_signed(grew);
+}
+
+/// Takes the blocks of thinking out of a conversation: their signatures are another provider's, and would be refused.
+/// Says how many. This copies the body, which happens once, when a conversation crosses over.
+pub fn drop_thinking(body: &mut Body) -> u16 {
+    let whole: Vec<u8> = body.segments.iter().flat_map(|segment| segment.live()).copied().collect();
+    let Some(cuts) = cut_thinking(&whole).filter(|cuts| !cuts.is_empty()) else { return 0 };
+    let kept = cuts.apply(&whole);
+    let mut scan = FieldScan::new();
+    if scan.feed(&kept).is_err() {
+        return 0;
+    }
+    let Ok(mut peeked) = scan.finish() else { return 0 };
+    // What the client asked for stays what it asked for, whatever stands in the body now.
+    let asked = body.peeked.take().and_then(|peeked| peeked.model);
+    if let (Some(model), Some(asked)) = (&mut peeked.model, asked) {
+        model.text = asked.text;
+    }
+    body.segments = kept.chunks(READ_BYTES_MAX).map(Segment::copy_of).collect();
+    (body.bytes, body.peeked) = (kept.len() as u64, Some(peeked));
+    cuts.blocks.try_into().unwrap_or(u16::MAX)
 }
 
 /// The bytes at `range`.
@@ -99,6 +120,21 @@ mod tests {
         assert_eq!(text(&body), r#"{"max_tokens":1,"model": "b", "x":[]}"#);
         name_model(&mut body, None, &mut wrote);
         assert_eq!(text(&body), r#"{"max_tokens":1,"model": "son\u006eet", "x":[]}"#, "as the client wrote it");
+    }
+
+    #[test]
+    fn thinking_is_taken_out_and_the_model_is_found_again() {
+        let history = r#"{"messages":[{"role":"assistant","content":[{"type":"thinking","thinking":"a","signature":"s"},{"type":"text","text":"b"}]}],"model":"m1"}"#;
+        let (mut body, mut wrote) = (body(&[history.as_bytes()]), None);
+        name_model(&mut body, Some("other"), &mut wrote);
+        assert_eq!(drop_thinking(&mut body), 1);
+        name_model(&mut body, Some("third"), &mut wrote);
+        let left = r#"{"messages":[{"role":"assistant","content":[{"type":"text","text":"b"}]}],"model":"third"}"#;
+        assert_eq!(text(&body), left);
+        assert_eq!(&*body.peeked.as_ref().unwrap().model.as_ref().unwrap().text, "m1");
+        name_model(&mut body, None, &mut wrote);
+        assert_eq!(text(&body), left.replace("third", "m1"));
+        assert_eq!(drop_thinking(&mut body), 0, "once");
     }
 
     proptest! {

@@ -129,6 +129,14 @@ impl Table {
         if is_told { target.can } else { target.said.over(Some(self.id_there(plan, target, asked))) }
     }
 
+    /// The ids that the configuration itself names: exact names and aliases.
+    pub fn own_ids(&self) -> impl Iterator<Item = &str> {
+        self.models.iter().flat_map(|rule| {
+            let exact = rule.name.is_exact().then_some(rule.name.text());
+            exact.into_iter().chain(&rule.aliases).map(|id| &**id)
+        })
+    }
+
     /// Whether a list of models may name this id to the caller.
     pub fn may_list(&self, caller: CallerSlot, model_id: &str) -> bool {
         self.resolve(caller, model_id).is_ok()

@@ -181,6 +181,8 @@ pub struct Record {
     pub counts: Counts,
     /// How far that can be believed: `meter::Flags`, one a bit.
     pub counts_flags: u8,
+    /// Blocks of thinking that were taken out of the request, since their signatures would not have been accepted.
+    pub dropped: u16,
     /// The model that answered, by its own word.
     pub model_served: Text<64>,
     /// The conversation that it belongs to, as a number; zero if it did not say.
@@ -238,6 +240,7 @@ impl Record {
             commit_us: 0,
             counts: Counts::default(),
             counts_flags: 0,
+            dropped: 0,
             model_served: Text::EMPTY,
             conversation: 0,
             status: 0,

@@ -88,6 +88,10 @@ pub struct Peeked {
     pub max_tokens: Option<u64>,
     /// `metadata.user_id`, unescaped; absent as well if it is over `USER_ID_BYTES_MAX` or no valid string.
     pub metadata_user_id: Option<Vec<u8>>,
+    /// `tools` is an array with something in it.
+    pub has_tools: bool,
+    /// `thinking` is there, whatever it says.
+    pub has_thinking: bool,
 }
 
 /// What the next byte belongs to.
@@ -119,10 +123,26 @@ enum Key {
     MaxTokens,
     Metadata,
     UserId,
+    Tools,
+    Thinking,
 }
 
-const ROOT_KEYS: [(&str, Key); 4] =
-    [("model", Key::Model), ("stream", Key::Stream), ("max_tokens", Key::MaxTokens), ("metadata", Key::Metadata)];
+impl Key {
+    /// It only says what the request demands of a target. Read twice or not at all it leads at worst to an error that
+    /// the upstream tells, so it is not refused.
+    fn is_hint(self) -> bool {
+        matches!(self, Key::Tools | Key::Thinking)
+    }
+}
+
+const ROOT_KEYS: [(&str, Key); 6] = [
+    ("model", Key::Model),
+    ("stream", Key::Stream),
+    ("max_tokens", Key::MaxTokens),
+    ("metadata", Key::Metadata),
+    ("tools", Key::Tools),
+    ("thinking", Key::Thinking),
+];
 const METADATA_KEYS: [(&str, Key); 1] = [("user_id", Key::UserId)];
 
 /// The scan of one body. It keeps a few hundred bytes at most, and no part of the body but the values it looks for.
@@ -248,7 +268,8 @@ impl FieldScan {
             (Key::Stream, b'"' | b'{' | b'[') => return Err(ScanError::WrongType("stream")),
             (Key::MaxTokens, b'"' | b'{' | b'[') => return Err(ScanError::WrongType("max_tokens")),
             (_, b'"') => At::Skipped,
-            (_, b'{' | b'[') => {
+            (key, b'{' | b'[') => {
+                self.found.has_thinking |= key == Key::Thinking && byte == b'{';
                 self.open(byte)?;
                 At::Nested
             }
@@ -300,6 +321,9 @@ impl FieldScan {
         let Some((text, key)) = keys.iter().find(|(text, _)| text.as_bytes().eq_ignore_ascii_case(name)) else {
             return Ok(Key::Other);
         };
+        if key.is_hint() {
+            return Ok(if text.as_bytes() == name { *key } else { Key::Other });
+        }
         if text.as_bytes() != name {
             return Err(ScanError::Lookalike(text));
         }
@@ -385,6 +409,11 @@ impl FieldScan {
     /// Skips an object or an array and all in it.
     fn skip_nested(&mut self, bytes: &[u8], from: usize) -> Result<usize, ScanError> {
         let mut at = from;
+        let in_tools = self.key == Key::Tools && (self.depth, self.kinds & 1) == (1, 0);
+        if in_tools && !self.found.has_tools {
+            at += bytes.get(at..).unwrap_or_default().iter().take_while(|byte| is_space(**byte)).count();
+            self.found.has_tools = bytes.get(at).is_some_and(|byte| *byte != b']');
+        }
         while let Some(byte) = bytes.get(at) {
             at += 1;
             match byte {

@@ -260,6 +260,9 @@ impl World<'_> {
         let Some(exchange) = self.exchanges.get_mut(&number) else { return };
         let plan = self.table.resolve(CallerSlot(0), MODEL).unwrap();
         let view = View {
+            fallback: true,
+            bound: false,
+            waited: forebay::base::Span::ZERO,
             table: &self.table,
             health: &self.health,
             plan,

@@ -9,10 +9,12 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::{fs, io};
 
-use forebay::auth;
+use crate::support::{Forebay, KEY, post};
+use forebay::auth::{self, key::digest};
 use forebay::base::Wall;
 use forebay::config::host::Host;
 use forebay::config::{self, Remedy, Report};
+use forebay::mock::{Options, spawn_on_thread};
 use forebay::table::Table;
 
 /// The files of a directory, with changes on top; and variables.
@@ -179,6 +181,55 @@ fn every_shipped_configuration_passes() {
         let disk = Disk::new(root().join("configs"), &variables);
         if let Err(report) = disk.load(&name) {
             panic!("{}:\n{report}", name.display());
+        }
+    }
+}
+
+/// A shipped configuration on this machine: listeners on free ports, all upstreams at `provider`, `KEY` for the first key.
+fn at_home(text: &str, provider: &str) -> String {
+    let mut root: toml::Table = text.parse().expect("TOML");
+    root.remove("include");
+    for section in ["listen", "admin", "health"] {
+        root.insert(section.into(), toml::toml! { address = "127.0.0.1:0" }.into());
+    }
+    root.insert("log".into(), toml::toml! { format = "json" }.into());
+    root.insert("runtime".into(), toml::toml! { workers = 1 }.into());
+    for upstream in root.get_mut("upstream").and_then(toml::Value::as_array_mut).expect("upstreams") {
+        upstream.as_table_mut().expect("a section").insert("base_url".into(), provider.into());
+        for credential in upstream["credentials"].as_array_mut().expect("a pool") {
+            credential.as_table_mut().expect("a section").insert("env".into(), "PROVIDER_KEY".into());
+        }
+    }
+    let hex = digest(KEY.as_bytes()).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let hash = toml::Value::from(format!("sha256:{hex}"));
+    let keys = root.entry("key").or_insert_with(|| vec![toml::toml! { name = "someone" }].into());
+    keys[0].as_table_mut().expect("a section").insert("hash".into(), hash);
+    root.to_string()
+}
+
+#[test]
+fn every_shipped_configuration_answers() {
+    let provider = spawn_on_thread(Options::default()).expect("the simulated provider");
+    let ask = |forebay: &Forebay, model: &str| {
+        let body = format!(r#"{{"model":"{model}","max_tokens":8,"messages":[{{"role":"user","content":"Hi"}}]}}"#);
+        let answer = forebay.ask(&post(&body));
+        assert_eq!(answer.status(), 200, "{model}: {}", answer.text());
+        let message: serde_json::Value = serde_json::from_slice(&answer.body).expect("a message");
+        assert!(message["usage"]["output_tokens"].as_u64().is_some_and(|tokens| tokens > 0), "{message}");
+        message["model"].as_str().expect("a model").to_owned()
+    };
+    for name in configs_in(&root().join("configs")) {
+        let text = fs::read_to_string(root().join("configs").join(&name)).expect("there");
+        let text = at_home(&text, &format!("http://{}", provider.address));
+        let forebay = Forebay::start(&text, "0");
+        assert_eq!(ask(&forebay, "claude-haiku-5-5"), "claude-haiku-5-5", "{}", name.display());
+        if name == Path::new("team.toml") {
+            let open = text.replace("team = \"payments\"", "team = \"research\"");
+            let forebay = Forebay::start(&open, "0");
+            assert_eq!(ask(&forebay, "house"), "house-model-3", "an alias is its model upstream");
+            let list =
+                forebay.ask(&format!("GET /v1/models?limit=1000 HTTP/1.1\r\nhost: a\r\nx-api-key: {KEY}\r\n\r\n"));
+            assert!(list.text().contains(r#""id":"house""#), "{}", list.text());
         }
     }
 }

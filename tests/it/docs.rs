@@ -8,6 +8,7 @@ use forebay::{
     },
     serve::edits::{Action, Direction, EDITS},
     table::Verdict,
+    table::catalogue::{KNOWN, RETIRED},
     upstream::verdict::{self, Effect},
 };
 use std::{fmt::Write, path::Path};
@@ -52,6 +53,43 @@ fn edits() {
         }
     }
     same_as_file("edits.md", &text);
+}
+
+#[test]
+fn configuration() {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         One TOML file. `forebay check FILE` tells every error at once, each with its place and a hint; `forebay check NEW\n\
+         --against OLD` tells what a change means. A quantity carries its unit in its text: `\"5s\"`, `\"64MiB\"`. A key that is not\n\
+         listed here is an error, never ignored. [configs/team.toml](../configs/team.toml) has every key at work; how a change comes\n\
+         into force is in [reload.md](reload.md). `forebay check --settings` prints the tables below.\n",
+    );
+    text.push_str(&forebay::config::reference());
+    text.push_str(
+        "\n## What is known of models\n\
+         As of the end of November 2026; `window`, `images`, `tools` and `thinking` of a target go before it, and a service in\n\
+         front of a model may take less than the model does. An id that is not here is passed on as it is.\n\n\
+         | model | id | dated id | window | takes | assumed |\n|---|---|---|---|---|---|\n",
+    );
+    for known in KNOWN {
+        let takes = [(known.can.images, "images"), (known.can.tools, "tools"), (known.can.thinking, "thinking")];
+        let takes: Vec<&str> = takes.iter().filter(|(can, _)| *can).map(|(_, what)| *what).collect();
+        let dated = known.dated.map_or(String::new(), |id| format!("`{id}`"));
+        let (name, id, window) = (known.name, known.id, known.can.window_max.unwrap_or_default());
+        let (takes, assumed) = (takes.join(", "), known.assumed);
+        writeln!(text, "| {name} | `{id}` | {dated} | {window} | {takes} | {assumed} |").unwrap();
+    }
+    text.push_str(
+        "\n### Retired ids\n\
+         Where no `[[model]]` takes such an id, its successor is asked for instead: the one that its provider recommends. A bound on\n\
+         models has to leave the successor open.\n\n\
+         | ids | retired on | successor |\n|---|---|---|\n",
+    );
+    for row in RETIRED {
+        let ids: Vec<String> = row.ids.iter().map(|id| format!("`{id}`")).collect();
+        writeln!(text, "| {} | {} | `{}` |", ids.join(", "), row.day, row.successor).unwrap();
+    }
+    same_as_file("configuration.md", &text);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod egress;
 mod exact;
 mod exchange;
 mod failover;
+mod files;
 mod health;
 mod leaving;
 mod panic;

@@ -3,6 +3,7 @@
 
 use super::finding::{Finding, counted};
 use crate::{
+    boot::Files,
     rt::ring::{Driver, Ring, ring_available},
     table::{Driver as Wanted, Table},
     worker::{self, Cpus},
@@ -17,8 +18,6 @@ use std::{
 const RING_BYTES: u64 = 512 << 10;
 /// Up to this kernel, rings count as locked memory.
 const LOCKED_RINGS_BEFORE: (u64, u64) = (5, 12);
-/// Descriptors beside connections: listeners, rings, logs, look-ups.
-const OTHER_FILES: u64 = 64;
 
 /// What is known about the host.
 pub struct Host {
@@ -36,9 +35,7 @@ pub struct Host {
     pub uring_disabled: Option<u8>,
     /// 0 none, 1 strict, 2 a filter.
     pub seccomp: Option<u8>,
-    /// Open files, the limit in force; `u64::MAX` is none.
-    pub files: Option<u64>,
-    /// The same, as high as it may be raised.
+    /// Open files, as high as the limit may be raised; `u64::MAX` is none.
     pub files_hard: Option<u64>,
     /// Bytes that may be locked; `u64::MAX` is no limit.
     pub memlock: Option<u64>,
@@ -65,7 +62,6 @@ impl Host {
             kernel: Some(kernel).filter(|kernel| !kernel.is_empty()),
             uring_disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             seccomp: status.lines().find_map(|line| line.strip_prefix("Seccomp:")?.trim().parse().ok()),
-            files: files.map(|(soft, _)| soft),
             files_hard: files.map(|(_, hard)| hard),
             memlock: limit(&limits, "Max locked memory").map(|(soft, _)| soft),
             cpus: worker::usable(),
@@ -158,10 +154,11 @@ fn why_epoll(host: &Host) -> (String, &'static str) {
     ("the kernel has no io_uring for this process".into(), "use Linux 6.1 or later")
 }
 
+/// `serve` raises its limit to the hard one by itself, as far as it needs, so that one counts.
 fn files(host: &Host, table: &Table, workers: usize) -> Finding {
-    let connections = table.bounds.connections_max as u64;
-    let want = connections.saturating_mul(2).saturating_mul(workers as u64).saturating_add(OTHER_FILES);
-    let Some(files) = host.files else {
+    let connections = table.bounds.connections_max;
+    let want = Files::wanted(table, workers);
+    let Some(files) = host.files_hard else {
         return Finding::warn("files", "the limit of open files cannot be read", "make sure that /proc is mounted");
     };
     let why = format!(
@@ -172,16 +169,13 @@ fn files(host: &Host, table: &Table, workers: usize) -> Finding {
         let shown = if files == u64::MAX { "no limit of open files".into() } else { format!("{files} open files") };
         return Finding::ok("files", format!("{shown}; {why}"));
     }
-    let fits = (files.saturating_sub(OTHER_FILES) / 2 / workers as u64).max(1);
-    let raise = if host.files_hard.is_some_and(|hard| hard >= want) {
-        format!("`ulimit -n {want}`")
-    } else {
-        format!("LimitNOFILE={want}")
-    };
     Finding::warn(
         "files",
         format!("{files} open files; {why}"),
-        format!("raise it ({raise}), or set [bounds] connections_max to {fits}"),
+        format!(
+            "raise it (LimitNOFILE={want}), or set [bounds] connections_max to {}",
+            Files::connections(files, workers)
+        ),
     )
 }
 
@@ -239,7 +233,6 @@ mod tests {
             kernel: Some("6.1.0-13-amd64".into()),
             uring_disabled: Some(0),
             seccomp: Some(0),
-            files: Some(1 << 20),
             files_hard: Some(1 << 20),
             memlock: Some(8 << 20),
             cpus: Cpus { allowed: vec![0, 1, 2, 3], quota: Some(2) },
@@ -281,13 +274,12 @@ mod tests {
     #[test]
     fn limits_are_compared_with_what_is_wanted() {
         let want = 16_384 * 2 * 2 + 64;
-        let of = |soft, hard| files(&Host { files: Some(soft), files_hard: Some(hard), ..host() }, &table(), 2);
-        assert_eq!(of(want, want).level, Level::Ok);
-        assert_eq!(of(u64::MAX, u64::MAX).level, Level::Ok);
-        let low = of(1_024, 1_024);
+        let of = |hard| files(&Host { files_hard: Some(hard), ..host() }, &table(), 2);
+        assert_eq!(of(want).level, Level::Ok);
+        assert_eq!(of(u64::MAX).level, Level::Ok);
+        let low = of(1_024);
         assert_eq!(low.level, Level::Warn);
         assert_eq!(low.advice.unwrap(), "raise it (LimitNOFILE=65600), or set [bounds] connections_max to 240");
-        assert!(of(1_024, want).advice.unwrap().contains("`ulimit -n 65600`"));
         let old = |bytes| memlock(&Host { kernel: Some("5.10.1".into()), memlock: Some(bytes), ..host() }, 4).level;
         assert_eq!((old(64 << 10), old(2 << 20)), (Level::Warn, Level::Ok));
         assert_eq!(memlock(&Host { memlock: Some(0), ..host() }, 4).level, Level::Ok);

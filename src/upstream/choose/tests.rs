@@ -2,17 +2,19 @@
 
 mod agree;
 mod days;
+mod states;
 
 use super::*;
 use crate::{
-    base::CallerSlot,
+    base::{CallerSlot, Wall},
     net::Guard,
     table::{
-        Access, Bounds, Caller, Class, Credential, Digests, LogFormat, Model, Org, Patience, Pattern, Provider,
-        RuntimeSettings, SaidCan, SecretLine, Slots, Target, Upstream,
+        Access, Bounds, Caller, Class, Credential, CredentialLimits, Digests, LogFormat, Model, Org, Patience, Pattern,
+        Provider, RuntimeSettings, SaidCan, SecretLine, Slots, Target, Upstream,
     },
+    upstream::{Sent, Standing},
 };
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 const NOW: Mono = Mono(1_000_000_000_000);
 const UNTRIED: Tried = Tried { asked: [None; TRIES_MAX], failed: [None; TRIES_MAX] };
@@ -113,9 +115,29 @@ impl World {
     }
 
     fn fail(&self, upstream: u32, now: Mono) {
-        for _ in 0..20 {
-            self.health.upstream(UpstreamSlot(upstream)).unwrap().breaker.failed(now);
-        }
+        let breaker = &self.health.upstream(UpstreamSlot(upstream)).unwrap().breaker;
+        let failures = (0..100).take_while(|_| breaker.standing(now) == Standing::Closed);
+        failures.for_each(|_| breaker.failed(now));
+        assert!(matches!(breaker.standing(now), Standing::Open { .. }));
+    }
+
+    fn standing(&self, upstream: u32, now: Mono) -> Standing {
+        self.health.upstream(UpstreamSlot(upstream)).unwrap().breaker.standing(now)
+    }
+
+    /// When a failing upstream may be probed.
+    fn probed_at(&self, upstream: u32, now: Mono) -> Mono {
+        let Standing::Open { until } = self.standing(upstream, now) else { return now };
+        assert_eq!(self.standing(upstream, until), Standing::Probe);
+        until
+    }
+
+    /// Requests to this credential are under way, and none has been answered yet.
+    fn burden(&self, slot: u32, requests: usize) -> Vec<Sent> {
+        let state = self.health.credential(CredentialSlot(slot)).unwrap();
+        let (class, need) = (ModelClass::of("claude-opus-5"), Need::default());
+        let begin = |_| Sent::begin(Arc::clone(state), class, need, CredentialLimits::default(), NOW, Wall(0));
+        (0..requests).map(begin).collect()
     }
 
     /// The upstream refuses this credential's requests for room until then.
@@ -328,111 +350,6 @@ fn a_prompt_that_is_mostly_cached_needs_little_room_where_it_is_warm() {
     assert_eq!((candidate.need.input, candidate.need.output), (10_240, 128_000));
     let other = View { conversation: Some(Conversation(2)), ..view };
     assert_eq!(ask(&other, NOW).need.input, 102_400);
-}
-
-#[test]
-fn full_ones_are_passed_over_and_all_full_says_when() {
-    let world = World::pool(2);
-    let view = world.view(Some(1));
-    let first = slot(&view, NOW);
-    world.fill(first, secs(40));
-    assert_eq!(slot(&view, NOW), 1 - first);
-    world.fill(1 - first, secs(20));
-    assert_eq!(choose(&view, &UNTRIED, NOW, 0), Choice::Nobody { room_at: Some(secs(20)) });
-    assert_eq!(slot(&view, secs(20)), 1 - first);
-}
-
-#[test]
-fn the_last_ones_standing_are_asked_once_and_then_by_the_budget() {
-    let world = World::new(&[1, 1, 1], vec![to(0, 1), to(1, 1), to(2, 2)]);
-    let view = world.view(Some(1));
-    world.fail(0, secs(3));
-    world.fail(1, secs(2));
-    world.credential(2).refused.set(secs(4));
-    let first = ask(&view, secs(3));
-    assert_eq!((first.upstream, first.suspect), (UpstreamSlot(1), true), "soonest back, open before refused");
-    let mut tried = Tried::default();
-    tried.note(&first, true);
-    let next = choose(&view, &tried, secs(3), 0);
-    assert!(
-        matches!(next, Choice::Ask(Candidate { upstream: UpstreamSlot(0), suspect: true, .. }))
-            || next == Choice::Nobody { room_at: None },
-        "{next:?}"
-    );
-}
-
-#[test]
-fn a_budget_that_is_spent_ends_further_attempts_at_doubtful_ones() {
-    let world = World::new(&[1, 1], vec![to(0, 1), to(1, 2)]);
-    let view = world.view(Some(1));
-    (0..2).for_each(|upstream| world.fail(upstream, NOW));
-    let first = ask(&view, NOW);
-    let mut tried = Tried::default();
-    tried.note(&first, true);
-    let budget = &world.health.budget;
-    let mut left = 100;
-    while left > 0 && budget.take(NOW) {
-        left -= 1;
-    }
-    let next = choose(&view, &tried, NOW, 0);
-    match left {
-        0 => assert!(matches!(next, Choice::Ask(_)), "an endless budget allows it: {next:?}"),
-        _ => assert_eq!(next, Choice::Nobody { room_at: None }),
-    }
-}
-
-#[test]
-fn a_known_time_goes_before_a_doubtful_upstream_if_it_is_soon() {
-    let world = World::new(&[1, 1], vec![to(0, 1), to(1, 2)]);
-    let view = world.view(Some(1));
-    world.fail(1, NOW);
-    world.fill(0, secs(30));
-    assert_eq!(choose(&view, &UNTRIED, NOW, 0), Choice::Nobody { room_at: Some(secs(30)) });
-    world.fill(0, secs(3_600));
-    assert_eq!(ask(&view, NOW).upstream, UpstreamSlot(1), "an hour is no answer");
-}
-
-#[test]
-fn the_drained_are_never_asked() {
-    let world = World::new(&[2, 1], vec![to(0, 1), to(1, 2)]);
-    let view = world.view(Some(1));
-    world.health.upstream(UpstreamSlot(1)).unwrap().drained.set(secs(1_000));
-    world.credential(0).drained.set(secs(1_000));
-    assert_eq!(slot(&view, NOW), 1);
-    world.credential(1).drained.set(secs(500));
-    for view in [view, View { fallback: false, ..world.view(Some(1)) }] {
-        assert_eq!(choose(&view, &UNTRIED, NOW, 0), Choice::Nobody { room_at: None });
-    }
-    assert_eq!(slot(&world.view(Some(1)), secs(500)), 1);
-}
-
-#[test]
-fn without_fallback_the_first_choice_is_asked_once_whatever_its_state() {
-    let world = World::new(&[1, 1], vec![windowed(0, 1, 10), to(1, 2)]);
-    let view = View { fallback: false, ..world.view(Some(1)) };
-    world.fail(0, NOW);
-    world.fill(0, secs(9));
-    world.credential(0).refused.set(secs(9));
-    let first = ask(&view, NOW);
-    assert_eq!(first.upstream, UpstreamSlot(0));
-    let mut tried = Tried::default();
-    tried.note(&first, false);
-    assert_eq!(choose(&view, &tried, NOW, 0), Choice::Nobody { room_at: None });
-}
-
-#[test]
-fn a_bound_conversation_goes_where_it_was_however_long_ago() {
-    let world = World::new(&[1, 3], vec![to(0, 1), to(1, 2)]);
-    let view = View { bound: true, ..world.view(Some(1)) };
-    let at = Candidate { credential: CredentialSlot(2), upstream: UpstreamSlot(1), ..ask(&view, NOW) };
-    remember(&view, &at, false, false, NOW);
-    world.fail(1, secs(80_000));
-    let again = ask(&view, secs(80_001));
-    assert_eq!((again.credential, again.suspect), (CredentialSlot(2), true));
-    let mut tried = Tried::default();
-    tried.note(&again, false);
-    assert_eq!(choose(&view, &tried, secs(80_001), 0), Choice::Nobody { room_at: None });
-    assert_eq!(slot(&View { bound: true, ..world.view(Some(2)) }, NOW), 0, "nobody knows: the first choice says so");
 }
 
 #[test]

@@ -36,6 +36,21 @@ fn routing_fields_are_found_anywhere() {
 }
 
 #[test]
+fn what_a_body_demands_is_seen_and_never_refused() {
+    let of = |body: &str| scan(body).map(|peeked| (peeked.has_tools, peeked.has_thinking));
+    for (body, want) in [
+        (r#"{"tools":[{"name":"x"}],"thinking":{"type":"adaptive"}}"#, (true, true)),
+        (r#"{"tools": [ ] ,"thinking":null}"#, (false, false)),
+        (r#"{"tools":[],"a":["x"],"thinking":{}}"#, (false, true)),
+        (r#"{"tools":{"a":1},"thinking":true}"#, (false, false)),
+        (r#"{"tools":[],"tools":[1],"Tools":[],"Thinking":{}}"#, (true, false)),
+        (r#"{"x":{"tools":[1],"thinking":{}},"y":[[1]],"metadata":{"tools":[1],"thinking":{}}}"#, (false, false)),
+    ] {
+        assert_eq!(of(body), Ok(want), "{body}");
+    }
+}
+
+#[test]
 fn values_are_read_as_they_are() {
     let model = |text: &str| scan(text).map(|peeked| peeked.model.map(|model| model.text.to_string()));
     for (body, want) in [
