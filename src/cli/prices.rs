@@ -121,12 +121,11 @@ fn word(entry: &Entry, key: &str) -> Option<String> {
 
 /// One entry as a row; `None` if it has no price by the token.
 fn row(name: &str, entry: &Entry) -> Result<Option<Price>, String> {
-    let (rates, steps) = match entry.get("tiered_pricing") {
-        Some(tiers) => tiered(tiers)?,
-        None => {
-            let Some(rates) = plain_rates(entry, "", None)? else { return Ok(None) };
-            (rates, steps(entry, &rates)?)
-        }
+    let (rates, steps) = if let Some(tiers) = entry.get("tiered_pricing") {
+        tiered(tiers)?
+    } else {
+        let Some(rates) = plain_rates(entry, "", None)? else { return Ok(None) };
+        (rates, steps(entry, &rates)?)
     };
     for rates in std::iter::once(&rates).chain(steps.iter().map(|step| &step.rates)) {
         if let Some(fault) = rates.fault() {
