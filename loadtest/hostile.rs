@@ -66,9 +66,8 @@ impl Attack {
     /// Connections to the provider that may wait for the next request because of them.
     fn may_pool(self) -> usize {
         match self {
-            Attack::HalfClose | Attack::Churn => 256,
-            // At the beginning each asks once; they come one after the other.
-            Attack::Idle => 64,
+            // As many as both proxies are told to keep.
+            Attack::HalfClose | Attack::Churn | Attack::Idle => 256,
             _ => 0,
         }
     }

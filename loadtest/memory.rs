@@ -96,9 +96,9 @@ pub fn run(target: &Target, plan: &Plan) -> io::Result<Sizes> {
         }
     }
     for stream in held {
-        let is_open = reactor::read(&stream, &mut [0; 1]);
-        if plan.kind != Kind::Stalled && !matches!(is_open, Ok(None)) {
-            return Err(io::Error::other("a connection was closed, or said something, while it was held"));
+        // A proxy may keep a silent stream alive with a word of its own.
+        if plan.kind != Kind::Stalled && !matches!(reactor::read(&stream, &mut [0; 1024]), Ok(None | Some(1..))) {
+            return Err(io::Error::other("a connection was closed while it was held"));
         }
         limits::reset(stream);
     }

@@ -11,7 +11,7 @@ mod world;
 use world::{Outcome, Setting, World};
 
 /// Requests of a run unless said otherwise.
-const REQUESTS: u64 = 8_000;
+const REQUESTS: u64 = 5_000;
 /// Of a million requests to the provider, so many may be refused.
 const REFUSED_MAX_PPM: u64 = 1_000;
 
@@ -24,7 +24,16 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 fn setting(seed: u64, limits: [&'static str; 4], input_per_minute: f64) -> Setting {
     let requests = number("FOREBAY_CAPACITY", REQUESTS);
-    Setting { seed, requests, limits, input_per_minute, others: None, skew_ms: 0, rises_over_minutes: 0.0 }
+    Setting {
+        seed,
+        requests,
+        limits,
+        input_per_minute,
+        others: None,
+        skew_ms: 0,
+        tells_nothing: false,
+        rises_over_minutes: 0.0,
+    }
 }
 
 fn run(name: &str, setting: &Setting) -> Outcome {
@@ -80,14 +89,29 @@ fn clocks_that_differ() {
     holds("clocks that differ", |seed| Setting { skew_ms: 90_000, ..setting(seed, [LIMITS; 4], 0.87 * 8_000_000.0) });
 }
 
-/// A limit that is not told: input may at most double from one minute to the next. Here the provider has to refuse, since nobody knows
-/// of it before that; but it is not run into again and again.
+/// A limit that is not told, and traffic that rises faster: the provider has to refuse, and so have we, since what it
+/// allows does not suffice. It is not run into again and again.
 #[test]
 fn a_limit_on_rises_that_nobody_tells() {
     const RAMP: &str = "rpm=400,itpm=2000000,otpm=400000,ramp_itpm=300000";
     for seed in 1..=number("FOREBAY_SEEDS", 2) {
         let rising = Setting { rises_over_minutes: 4.0, ..setting(seed, [RAMP; 4], 0.7 * 8_000_000.0) };
         let outcome = run("a limit on rises", &rising);
+        assert!(outcome.visible * 20 <= outcome.requests, "{} of {}", outcome.visible, outcome.requests);
+        let (asked, refused): (u64, u64) = (outcome.asked.iter().sum(), outcome.refused.iter().sum());
+        assert!(refused * 50 <= asked, "{refused} of {asked}");
+    }
+}
+
+/// Upstreams that tell nothing, one of them much smaller: what it refuses is all that is known of it.
+#[test]
+fn limits_that_nobody_tells() {
+    for seed in 1..=number("FOREBAY_SEEDS", 2) {
+        let limits = [SMALL, LIMITS, LIMITS, LIMITS];
+        let outcome = run("untold", &Setting { tells_nothing: true, ..setting(seed, limits, 0.7 * 6_100_000.0) });
+        assert_eq!(outcome.visible, 0);
+        let (asked, refused): (u64, u64) = (outcome.asked.iter().sum(), outcome.refused.iter().sum());
+        assert!(refused * 20 <= asked, "{refused} of {asked}");
     }
 }
 

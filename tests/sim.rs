@@ -11,10 +11,12 @@ mod judge;
 use forebay::sim::{
     self, Outcome,
     client::LASTING_MS,
+    message::Message,
     pipe::Manner,
-    plan::Plan,
+    plan::{Plan, Times},
     request::{Asked, Expect},
 };
+use forebay::telemetry::Ending;
 use std::collections::BTreeMap;
 
 /// Seeds of a sweep unless said otherwise.
@@ -66,6 +68,15 @@ const MUST_BE_MET: &[&str] = &[
     "answer of an HTTP/1.0 client",
     "stream",
     "replay",
+    "failover",
+    "a kept answer",
+    "own ping",
+    "a completed stream",
+    "outage",
+    "calm",
+    "reload",
+    "drained",
+    "fallback off",
     "client left",
     "panic",
     "client_gone",
@@ -99,6 +110,10 @@ const MUST_BE_MET: &[&str] = &[
     "answer_broken",
     "answer_idle",
     "credential_refused",
+    "upstream_moved",
+    "answer_unusable",
+    "upstreams_busy",
+    "upstreams_out",
     "internal",
 ];
 
@@ -112,11 +127,21 @@ fn count_what_was_met(outcome: &Outcome, met: &mut BTreeMap<&'static str, usize>
     for record in &seen.records {
         count(record.reason, usize::from(!record.reason.is_empty()));
         count("stream", usize::from(record.stream));
-        count("replay", usize::from(record.attempts > 1));
+        count("failover", usize::from(record.tried[1].is_some() && record.ending == Ending::Complete));
     }
     for saw in &seen.clients {
         let told = |body: &[u8]| String::from_utf8_lossy(body).contains("forebay: the upstream");
         let messages = &saw.reader.messages;
+        let says = |body: &[u8], what: &str| String::from_utf8_lossy(body).contains(what);
+        count("own ping", messages.iter().filter(|message| says(&message.body, "{\"type\": \"ping\"}")).count());
+        let completed = |message: &&Message| says(&message.body, "data: {\"type\":\"message_stop\"}");
+        count("a completed stream", messages.iter().filter(completed).count());
+        let is_kept = |message: &&Message| {
+            let tried = message.field("x-sim-try").and_then(|at| at.parse().ok()).unwrap_or(usize::MAX / 2);
+            let id = message.field("x-sim-id").and_then(|id| id.parse().ok());
+            tried + 1 < seen.upstreams.attempts.iter().filter(|attempt| attempt.id == id).count()
+        };
+        count("a kept answer", messages.iter().filter(is_kept).count());
         count("answer complete", messages.iter().filter(|message| message.is_complete).count());
         count("answer broken", messages.iter().filter(|message| !message.is_complete).count());
         let streams = messages.iter().filter(|message| message.status() == 200);
@@ -125,6 +150,16 @@ fn count_what_was_met(outcome: &Outcome, met: &mut BTreeMap<&'static str, usize>
         count("client left", usize::from(saw.left.is_some()));
     }
     count("panic", seen.panics as usize);
+    count("replay", seen.upstreams.attempts.iter().filter(|attempt| attempt.was_stale).count());
+    let plan = &outcome.plan;
+    let is_refused =
+        |one: &forebay::telemetry::Attempt| one.verdict == "upstream_failed" || one.verdict == "connect_failed";
+    let failed = seen.records.iter().filter(|record| record.tried[0].as_ref().is_some_and(is_refused)).count();
+    count("outage", usize::from(plan.times == Times::Outage && failed > 30));
+    count("calm", usize::from(plan.times == Times::Calm));
+    count("reload", usize::from(plan.reload.is_some_and(|reload| reload.shut.is_some())));
+    count("drained", plan.drained.len());
+    count("fallback off", plan.visits.iter().flat_map(|visit| &visit.asks).filter(|asked| asked.is_off).count());
 }
 
 /// A request as a client writes it by hand.

@@ -5,12 +5,14 @@ mod check;
 mod demo;
 mod doctor;
 mod env;
+mod explain;
 mod health;
 mod keys;
 mod prices;
 mod running;
 mod serve;
 mod sim;
+mod upstreams;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,6 +49,10 @@ enum Command {
     Doctor(doctor::Args),
     /// Ask a running forebay whether it should get requests: for health checks.
     Health(health::Args),
+    /// Tell where a request would go and why; or what became of one.
+    Explain(explain::Args),
+    /// Tell how the upstreams of a running forebay stand; take one out for a while, or back.
+    Upstreams(upstreams::Args),
     /// Print what a client needs to use this gateway.
     Env(env::EnvArgs),
     /// Make price rows of another list.
@@ -64,6 +70,8 @@ pub fn run() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Upstreams(args) => upstreams::run(&args),
         Command::Env(args) => env::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Prices(args) => prices::run(&args),
@@ -117,6 +125,13 @@ mod tests {
             "forebay doctor --json",
             "forebay health --admin 127.0.0.1:9090 --alive",
             "forebay doctor --config a.toml --team-size 40 --workload heavy --offline",
+            "forebay upstreams",
+            "forebay upstreams --json --admin 127.0.0.1:9090",
+            "forebay upstreams drain anthropic/org-a --for 2h --yes --admin 127.0.0.1:9090",
+            "forebay upstreams resume anthropic",
+            "forebay explain --key alice --model claude-x --config a.toml",
+            "forebay explain --key alice --body b.json --header x:y --header z:w --json",
+            "forebay explain fb_01kawq6w2r4nkp6ny5bqvg2x7c --admin 127.0.0.1:9090",
             "forebay env claude --format managed",
             "forebay prices import list.json --only claude-* --only gpt-*",
             "forebay keys new --name a --team t --owner o --expires 90d",
@@ -131,6 +146,12 @@ mod tests {
             "forebay keys new",
             "forebay keys new --from p.csv",
             "forebay env",
+            "forebay upstreams drain anthropic",
+            "forebay upstreams resume",
+            "forebay explain",
+            "forebay explain --model claude-x",
+            "forebay explain fb_1 --key alice",
+            "forebay explain --key a --model b --config c --admin 127.0.0.1:1",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).err().expect("refused");
             assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");

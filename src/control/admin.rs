@@ -1,18 +1,18 @@
-//! The operator's listener: health, metrics, the table without secrets, and the wish for a reload, which is the only
-//! thing here that changes anything. A web page cannot read it by a DNS name of its own that it points at this machine:
+//! The operator's listener: health, metrics, the table without secrets, how the upstreams stand; and what changes
+//! something: a reload, and taking an upstream out for a while. A web page cannot read it by a DNS name of its own that it points at this machine:
 //! only addresses of this machine and `localhost` are answered.
 //!
 //! The health listener serves the first three of these paths for kubelet and Prometheus, which come by a name of the
 //! cluster's; it answers to every name unless it listens on loopback.
 
-use super::{Control, health, metrics, reload::pages, view};
+use super::{Control, health, levers, metrics, reload::pages, view};
 use crate::{
     base::{Kind, Span},
     rt::ring::{mono, wall},
 };
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, Method, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -38,6 +38,9 @@ const HEAD_MAX: Span = Span::from_secs(5);
 const LIFE_MAX: Span = Span::from_secs(60);
 /// The pause after a failed accept: there is no descriptor left, and no use in asking again at once.
 const ACCEPT_RETRY: Span = Span::from_ms(100);
+
+/// A request's body, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +86,22 @@ async fn serve(stream: TcpStream, router: Router) {
 }
 
 fn router(control: Arc<Control>, scope: Scope, own: SocketAddr) -> Router {
-    let mut router = Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_page));
+    let mut router = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route(
+        "/metrics",
+        get(move |State(control): State<Arc<Control>>| async move { metrics_page(&control, scope) }),
+    );
     if scope == Scope::Admin {
         router = router
             .route("/table", get(table))
             .route("/table/history", get(pages::history))
             .route("/table/meaning", get(pages::meaning))
-            .route("/reload", post(pages::reload));
+            .route("/upstreams", get(levers::standing))
+            .route("/upstreams/drain", post(levers::drain))
+            .route("/upstreams/resume", post(levers::resume))
+            .route("/explain", post(levers::explain))
+            .route("/requests/{id}", get(levers::request))
+            .route("/reload", post(pages::reload))
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
     }
     let guard = Guard { scope, own: own.ip() };
     router
@@ -101,8 +110,12 @@ fn router(control: Arc<Control>, scope: Scope, own: SocketAddr) -> Router {
         .with_state(control)
 }
 
+/// The paths of the admin listener alone, as a refusal lists them.
+const ADMIN_PATHS: &str = ", /table, /table/history, /upstreams, /requests/ID, POST /reload, POST /upstreams/drain, \
+                           POST /upstreams/resume, POST /explain";
+
 fn not_found(scope: Scope) -> Response {
-    let table = if scope == Scope::Admin { ", /table, /table/history, POST /reload" } else { "" };
+    let table = if scope == Scope::Admin { ADMIN_PATHS } else { "" };
     refusal(Kind::NoSuchPath, &format!("no such path here. There are /healthz, /readyz, /metrics{table}."))
 }
 
@@ -118,18 +131,26 @@ async fn readyz(State(control): State<Arc<Control>>) -> Response {
     answer(status, &json!({ "ready": reasons.is_empty(), "reasons": reasons, "warnings": warnings }))
 }
 
-async fn metrics_page(State(control): State<Arc<Control>>) -> Response {
+fn metrics_page(control: &Control, scope: Scope) -> Response {
     let (table, live) = (control.table.load_full(), control.live.load_full());
-    let scene = metrics::Scene {
-        telemetry: &control.telemetry,
-        table: &table,
-        live: &live,
-        now: wall(),
-        ready: control.readiness().reasons.is_empty(),
-        config_ok: control.reloads.status().failing.is_none(),
-        resident_bytes: metrics::resident_bytes(),
-    };
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], scene.render()).into_response()
+    let (health, names) = (control.upstreams.load_full(), control.names.load_full());
+    let page = control.with_recent(|recent| {
+        let scene = metrics::Scene {
+            telemetry: &control.telemetry,
+            table: &table,
+            live: &live,
+            health: &health,
+            names: &names,
+            used: (scope == Scope::Admin).then_some(&recent.used),
+            now: wall(),
+            mono: mono(),
+            ready: control.readiness().reasons.is_empty(),
+            config_ok: control.reloads.status().failing.is_none(),
+            resident_bytes: metrics::resident_bytes(),
+        };
+        scene.render()
+    });
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
 
 async fn table(State(control): State<Arc<Control>>) -> Response {

@@ -1,11 +1,15 @@
 //! One record as one line of the access log: aligned for a terminal, JSON for machines. Pure; no prompt, credential or
 //! query can be in a line, because none is in a record.
 
-use super::sink::Outputs;
+use super::{
+    names::{Names, joined},
+    sink::Outputs,
+};
 use crate::{
-    base::Wall,
+    base::{Counts, Wall},
+    meter::Flags,
     table::LogFormat,
-    telemetry::{Ending, Record, Text},
+    telemetry::{Attempt, Ending, Record, Text},
 };
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
@@ -38,11 +42,11 @@ impl Format {
         }
     }
 
-    /// Appends `record`'s line.
-    pub fn append(&self, record: &Record, to: &mut Vec<u8>) {
+    /// Appends `record`'s line. `names` are those of its slots.
+    pub fn append(&self, record: &Record, names: &Names, to: &mut Vec<u8>) {
         match self {
-            Format::Pretty { colour, zone } => pretty(record, *colour, zone, to),
-            Format::Json => json(record, to),
+            Format::Pretty { colour, zone } => pretty(record, names, (*colour, zone), to),
+            Format::Json => json(record, names, to),
             Format::Off => {}
         }
     }
@@ -76,7 +80,17 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<&'a str>,
     attempts: u8,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tried: Vec<Tried<'a>>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    conversation: String,
     status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    llm_tokens: Option<LlmTokens>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    llm_tokens_flags: Vec<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    model_served: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     origin: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -89,6 +103,8 @@ struct Line<'a> {
     body_us: u64,
     connect_us: u64,
     first_byte_us: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    commit_us: u64,
     duration_us: u64,
     overhead_us: u64,
     generation: u64,
@@ -96,7 +112,63 @@ struct Line<'a> {
     upstream_request_id: &'a str,
 }
 
-fn json(record: &Record, to: &mut Vec<u8>) {
+/// What an answer used, by the rate at which it is billed.
+#[derive(Serialize)]
+struct LlmTokens {
+    input: u64,
+    cache_read: u64,
+    cache_write_5m: u64,
+    cache_write_1h: u64,
+    output: u64,
+}
+
+fn llm_tokens(counts: &Counts) -> Option<LlmTokens> {
+    let Counts { input, output, cache_read, cache_write_5m, cache_write_1h } = *counts;
+    (counts.total() > 0).then_some(LlmTokens { input, cache_read, cache_write_5m, cache_write_1h, output })
+}
+
+/// How far that can be believed, by the bits of `meter::Flags`.
+fn flags(bits: u8) -> Vec<&'static str> {
+    Flags::SLUGS.iter().zip(0..).filter(|(_, bit)| bits >> bit & 1 == 1).map(|(slug, _)| *slug).collect()
+}
+
+/// One candidate that was asked.
+#[derive(Serialize)]
+struct Tried<'a> {
+    upstream: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    credential: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    status: u64,
+    verdict: &'static str,
+    at_us: u32,
+    took_us: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's way of asking
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn tried<'a>(record: &Record, names: &'a Names) -> Vec<Tried<'a>> {
+    let tried = record.tried.iter().flatten().map(|attempt| Tried {
+        upstream: names.upstream(attempt.upstream),
+        credential: names.credential(attempt.credential),
+        status: u64::from(attempt.status),
+        verdict: attempt.verdict,
+        at_us: attempt.at_us,
+        took_us: attempt.took_us,
+    });
+    tried.collect()
+}
+
+/// A conversation as it is shown: enough digits to tell those of a day apart.
+fn conversation(number: u64) -> String {
+    if number == 0 { String::new() } else { format!("{:010x}", number >> 24) }
+}
+
+/// Appends `record` as a JSON object and a line end.
+pub fn json(record: &Record, names: &Names, to: &mut Vec<u8>) {
     let line = Line {
         at: rfc3339(record.at),
         request_id: record.request_id.to_string(),
@@ -110,7 +182,12 @@ fn json(record: &Record, to: &mut Vec<u8>) {
         upstream: record.upstream.as_deref(),
         credential: record.credential.as_deref(),
         attempts: record.attempts,
+        tried: tried(record, names),
+        conversation: conversation(record.conversation),
         status: record.status,
+        llm_tokens: llm_tokens(&record.counts),
+        llm_tokens_flags: flags(record.counts_flags),
+        model_served: if record.model_served == record.model { "" } else { record.model_served.as_str() },
         origin: record.origin.map(crate::base::Origin::slug),
         reason: record.reason,
         ending: record.ending.slug(),
@@ -121,6 +198,7 @@ fn json(record: &Record, to: &mut Vec<u8>) {
         body_us: record.body_us,
         connect_us: record.connect_us,
         first_byte_us: record.first_byte_us,
+        commit_us: record.commit_us,
         duration_us: record.duration_us,
         overhead_us: record.overhead_us,
         generation: record.generation,
@@ -140,7 +218,7 @@ const DIM: &str = "\x1b[2m";
 const RESET: &str = "\x1b[0m";
 
 /// `14:03:07.120 200 POST /v1/messages  claude-x  alice/payments  anthropic  1240 ms  first 310 ms  own 67 us  ...`
-fn pretty(record: &Record, colour: bool, zone: &TimeZone, to: &mut Vec<u8>) {
+fn pretty(record: &Record, names: &Names, (colour, zone): (bool, &TimeZone), to: &mut Vec<u8>) {
     let paint = |code: &'static str| if colour { code } else { "" };
     let tint = match record.status {
         _ if matches!(record.ending, Ending::Broken) => RED,
@@ -169,6 +247,10 @@ fn pretty(record: &Record, colour: bool, zone: &TimeZone, to: &mut Vec<u8>) {
     if record.attempts > 1 {
         let _ = write!(to, " {} attempts", record.attempts);
     }
+    for (at, attempt) in passed_over(record).enumerate() {
+        let name = joined(names.upstream(attempt.upstream), names.credential(attempt.credential));
+        let _ = write!(to, "{}{name} {}", if at == 0 { " after " } else { ", " }, attempt.verdict);
+    }
     let _ = write!(to, "{reset}");
     if let Some(origin) = record.origin {
         let _ = write!(to, " {tint}{}: {}{reset}", origin.slug(), record.reason);
@@ -177,6 +259,12 @@ fn pretty(record: &Record, colour: bool, zone: &TimeZone, to: &mut Vec<u8>) {
         let _ = write!(to, " {dim}{} {}{reset}", record.ending.slug(), record.request_id);
     }
     to.push(b'\n');
+}
+
+/// The candidates that were asked before the last one.
+fn passed_over(record: &Record) -> impl Iterator<Item = &Attempt> {
+    let count = record.tried.iter().flatten().count();
+    record.tried.iter().flatten().take(count.saturating_sub(1))
 }
 
 fn clock(at: Wall, zone: &TimeZone) -> String {
@@ -206,7 +294,8 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::{
-        base::Origin,
+        base::{CredentialSlot, Origin, UpstreamSlot},
+        control::tests::{table, upstream},
         telemetry::{Client, RequestId},
     };
 
@@ -225,7 +314,7 @@ mod tests {
 
     fn lines(format: &Format, record: &Record) -> String {
         let mut bytes = Vec::new();
-        format.append(record, &mut bytes);
+        format.append(record, &Names::default(), &mut bytes);
         String::from_utf8(bytes).unwrap()
     }
 
@@ -252,6 +341,44 @@ mod tests {
         let plain = Format::Pretty { colour: false, zone: TimeZone::UTC };
         let line = lines(&plain, &failed);
         assert!(line.contains("upstream: connect_failed") && line.contains(&failed.request_id.to_string()), "{line}");
+    }
+
+    #[test]
+    fn what_was_used_is_told_with_its_doubts() {
+        let mut used = record();
+        used.counts = Counts { input: 3, cache_read: 900, output: 40, ..Counts::default() };
+        used.counts_flags = Flags::ESTIMATED.bits() | Flags::FAILED.bits();
+        used.model_served = "claude-sonnet-4-5".into();
+        let value: serde_json::Value = serde_json::from_str(&lines(&Format::Json, &used)).unwrap();
+        assert_eq!((&value["llm_tokens"]["cache_read"], &value["llm_tokens"]["output"]), (&900.into(), &40.into()));
+        assert_eq!(value["llm_tokens_flags"], serde_json::json!(["estimated", "failed"]));
+        assert!(value.get("model_served").is_none(), "it is the one that was asked for");
+        used.model_served = "claude-other".into();
+        assert!(lines(&Format::Json, &used).contains(r#""model_served":"claude-other""#));
+    }
+
+    #[test]
+    fn every_candidate_that_was_asked_is_told() {
+        let mut moved = record();
+        let attempt = |slot, status, verdict| {
+            let (upstream, credential) = (UpstreamSlot(slot), CredentialSlot(slot));
+            Some(Attempt { upstream, credential, status, verdict, at_us: 5, took_us: 7 })
+        };
+        moved.tried = [attempt(0, 0, "connect_failed"), attempt(1, 200, "delivered"), None];
+        (moved.attempts, moved.commit_us, moved.conversation) = (2, 9, u64::MAX);
+        let names = Names::default().and(&table(vec![upstream("one", "::1", 1), upstream("two", "::1", 1)]));
+        let line = |format: Format| {
+            let mut bytes = Vec::new();
+            format.append(&moved, &names, &mut bytes);
+            String::from_utf8(bytes).unwrap()
+        };
+        let value: serde_json::Value = serde_json::from_str(&line(Format::Json)).unwrap();
+        let first = serde_json::json!({ "upstream": "one", "verdict": "connect_failed", "at_us": 5, "took_us": 7 });
+        assert_eq!(value["tried"][0], first);
+        assert_eq!((&value["tried"][1]["status"], &value["commit_us"]), (&200.into(), &9.into()));
+        assert_eq!(value["conversation"], "ffffffffff");
+        let pretty = line(Format::Pretty { colour: false, zone: TimeZone::UTC });
+        assert!(pretty.contains(" 2 attempts after one connect_failed\n"), "{pretty}");
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! The counters as Prometheus reads them (text format 0.0.4). Labels are bounded: names of upstreams, statuses, the
-//! failure table; never a key, a team, a model or a path. `docs/metrics.md` lists every name, and a test compares.
+//! failure table; never a team, a model or a path. Keys, whose names may be people's, are named on the admin listener
+//! only. `docs/metrics.md` lists every name, and a test compares.
 
+mod attempts;
+
+use super::{names::Names, used::Used};
 use crate::{
-    base::{UpstreamSlot, Wall, failure::TABLE},
+    base::{Counts, Mono, UpstreamSlot, Wall, failure::TABLE},
     table::{Table, live::Live},
     telemetry::{Counter, Counters, Handshake, Histogram, Telemetry, UpstreamCounters, counters::UPSTREAMS_MAX},
+    upstream::Health,
 };
 use std::{
     collections::BTreeMap,
@@ -19,8 +24,16 @@ pub struct Scene<'a> {
     pub table: &'a Table,
     /// For what is known about them.
     pub live: &'a Live,
+    /// For how they stand.
+    pub health: &'a Health,
+    /// For the names of what was counted.
+    pub names: &'a Names,
+    /// For what keys have used; `None` where keys are not named.
+    pub used: Option<&'a Used>,
     /// For what is left of the certificates.
     pub now: Wall,
+    /// The same moment on the clock that is measured by.
+    pub mono: Mono,
     /// Whether `/readyz` says yes.
     pub ready: bool,
     /// Whether the configuration that was read last is in force.
@@ -37,7 +50,9 @@ impl Scene<'_> {
         self.exchanges(&mut page);
         self.tls(&mut page);
         self.upstreams(&mut page);
+        self.attempts(&mut page);
         self.times(&mut page);
+        self.keys(&mut page);
         page.0
     }
 
@@ -172,7 +187,7 @@ impl Scene<'_> {
                 page.sample("forebay_upstream_answers_total", &[("upstream", &row.name), ("class", class)], count);
             }
         }
-        let columns: [Column; 5] = [
+        let columns: [Column; 6] = [
             (
                 "forebay_upstream_failures_total",
                 "counter",
@@ -195,6 +210,9 @@ impl Scene<'_> {
                 "Requests sent again because a reused connection was closed.",
                 |u| u.replays.get().cast_signed(),
             ),
+            ("forebay_upstream_probes_total", "counter", "Requests sent while its breaker was open.", |u| {
+                u.probes.get().cast_signed()
+            }),
         ];
         for (family, kind, help, pick) in columns {
             page.family(family, kind, help);
@@ -243,9 +261,27 @@ impl Scene<'_> {
         rows
     }
 
+    fn keys(&self, page: &mut Page) {
+        let Some(used) = self.used else { return };
+        let family = "forebay_key_llm_tokens_total";
+        page.family(
+            family,
+            "counter",
+            "What a key's answers used, in tokens as models count them, by how it is billed.",
+        );
+        for (key, counts) in used.keys() {
+            let Counts { input, output, cache_read, cache_write_5m, cache_write_1h } = *counts;
+            let write = cache_write_5m.saturating_add(cache_write_1h);
+            let kinds = [("input", input), ("cache_read", cache_read), ("cache_write", write), ("output", output)];
+            for (kind, count) in kinds {
+                page.sample(family, &[("key", &key), ("kind", &kind)], count);
+            }
+        }
+    }
+
     fn times(&self, page: &mut Page) {
         // The powers of two, in microseconds, between which the histogram is shown.
-        let shown: [Shown; 4] = [
+        let shown: [Shown; 5] = [
             (
                 "forebay_overhead_seconds",
                 "forebay's own part of an exchange: without waiting for the client or the upstream.",
@@ -255,6 +291,9 @@ impl Scene<'_> {
             ("forebay_body_read_seconds", "Until the whole request was read.", 6..=26, |c| &c.body_read),
             ("forebay_first_byte_seconds", "From the request until the first byte of the answer.", 10..=29, |c| {
                 &c.first_byte
+            }),
+            ("forebay_held_seconds", "From the head of an answer until it was committed to its client.", 4..=21, |c| {
+                &c.held
             }),
             ("forebay_duration_seconds", "From the request until the end of the answer.", 10..=31, |c| &c.duration),
         ];
@@ -339,6 +378,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn page() -> String {
+        let mut used = Used::default();
+        let mut record = Record::new(Wall(0), RequestId::new(Wall(0), 0), 0);
+        record.caller = Some("key-of-carol".into());
+        record.counts = Counts { cache_read: 90, cache_write_5m: 1, cache_write_1h: 2, ..Counts::default() };
+        used.add(&record);
+        rendered(Some(&used))
+    }
+
+    fn rendered(used: Option<&Used>) -> String {
         let telemetry = Telemetry::new(2, Wall(1_500), "1.2.3");
         telemetry.cores[0].set_driver("io_uring", "");
         telemetry.cores[1].set_driver("epoll", "");
@@ -353,11 +401,17 @@ mod tests {
         telemetry.cores[1].finish(record);
         let table = table(vec![upstream("say \"hi\"\\\n", "127.0.0.1", 80)]);
         let live = resolve::literals(&table, Wall(0));
+        let health = Health::default().grown_for(&table);
+        let names = Names::default().and(&table);
         Scene {
             telemetry: &telemetry,
             table: &table,
             live: &live,
+            health: &health,
+            names: &names,
+            used,
             now: Wall(0),
+            mono: Mono(0),
             ready: true,
             config_ok: true,
             resident_bytes: Some(4096),
@@ -381,6 +435,8 @@ mod tests {
             "forebay_overhead_seconds_sum 0.0002",
             "forebay_overhead_seconds_count 2",
             "process_resident_memory_bytes 4096",
+            "forebay_key_llm_tokens_total{key=\"key-of-carol\",kind=\"cache_read\"} 90",
+            "forebay_key_llm_tokens_total{key=\"key-of-carol\",kind=\"cache_write\"} 3",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is missing in\n{page}");
         }
@@ -389,7 +445,8 @@ mod tests {
     #[test]
     fn every_line_is_well_formed_and_no_key_is_named() {
         let page = page();
-        assert!(!page.contains("alice"), "no key names by default");
+        let without = rendered(None);
+        assert!(!without.contains("key-of-") && !without.contains("alice"), "not on the listener that others reach");
         let mut families = BTreeSet::new();
         for line in page.lines() {
             if let Some(name) = line.strip_prefix("# TYPE ").and_then(|l| l.split(' ').next()) {

@@ -5,15 +5,22 @@
 
 pub mod admin;
 pub mod certificates;
+pub mod drains;
+pub mod explain;
 pub mod health;
+pub mod levers;
 pub mod line;
 pub mod metrics;
 pub mod models;
+pub mod names;
 pub mod probe;
+pub mod recent;
 pub mod reload;
 pub mod resolve;
 pub mod signals;
 pub mod sink;
+pub mod upstreams;
+pub mod used;
 pub mod view;
 pub mod way;
 
@@ -32,7 +39,10 @@ use crate::{
 };
 use admin::Scope;
 use arc_swap::ArcSwap;
+use drains::Drains;
 use health::{Pulse, Readiness};
+use names::Names;
+use recent::Recent;
 use reload::Reloads;
 use sink::{PIECE_BYTES, Sink, SinkEnd};
 use std::{
@@ -48,7 +58,7 @@ use std::{
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{Mutex, oneshot},
 };
 
 /// How often the cores' records are fetched.
@@ -94,6 +104,10 @@ pub struct Control {
     live: Arc<ArcSwap<Live>>,
     tls: Arc<ArcSwap<TlsBySlot>>,
     upstreams: Arc<ArcSwap<upstream::Health>>,
+    drains: Drains,
+    names: ArcSwap<Names>,
+    /// Held over no wait, so that whoever wants it has it.
+    recent: Mutex<Recent>,
     reloads: Reloads,
     telemetry: Arc<Telemetry>,
     draining: Arc<AtomicBool>,
@@ -135,6 +149,7 @@ pub fn start(options: Options) -> io::Result<ControlHandle> {
     let (sink, end) = Sink::open(options.outputs)?;
     let pulses = options.telemetry.cores.iter().map(|_| Pulse::new(mono())).collect();
     let reloads = Reloads::new(options.configuration, &options.table.load());
+    let names = Names::default().and(&options.table.load());
     if reloads.can_reload() {
         // From here on a hang-up does not end the process; the task that minds it comes later.
         let _entered = runtime.enter();
@@ -145,6 +160,9 @@ pub fn start(options: Options) -> io::Result<ControlHandle> {
         live: options.live,
         tls: options.tls,
         upstreams: options.upstreams,
+        drains: Drains::default(),
+        names: ArcSwap::from_pointee(names),
+        recent: Mutex::default(),
         reloads,
         telemetry: options.telemetry,
         draining: options.draining,
@@ -177,6 +195,7 @@ fn live_through(
         tokio::spawn(keep("certificates", RESTART, Arc::clone(&control), certificates::run));
         tokio::spawn(keep("models", RESTART, Arc::clone(&control), models::run));
         tokio::spawn(keep("pulses", RESTART, Arc::clone(&control), take_pulses));
+        tokio::spawn(keep("drains", RESTART, Arc::clone(&control), levers::run));
         tokio::spawn(keep("log", RESTART, Arc::clone(&control), write_log));
         tokio::spawn(keep("watch", RESTART, Arc::clone(&control), reload::watch::run));
         tokio::spawn(keep("hangups", RESTART, Arc::clone(&control), reload::hangups));
@@ -250,16 +269,44 @@ impl Control {
         let (table, live) = (self.table.load(), self.live.load());
         let mut readiness = health::readiness(&self.telemetry, &table, &live, draining, stuck);
         readiness.warnings.extend(certificates::warnings(&table, &live, wall()));
+        readiness.warnings.extend(levers::warnings(&self.drains, mono(), wall()));
         readiness.warnings.extend(reload::pages::warning(&self.reloads.status(), table.generation));
         readiness
+    }
+
+    /// Makes what is known of upstreams say what is drained.
+    fn apply_drains(&self) {
+        self.drains.apply(&self.table.load(), &self.upstreams.load());
+    }
+
+    /// What `look` sees of the recent exchanges.
+    fn with_recent<T>(&self, look: impl FnOnce(&Recent) -> T) -> T {
+        match self.recent.try_lock() {
+            Ok(recent) => look(&recent),
+            Err(_) => look(&Recent::default()), // cannot be: it is held over no wait, and by this thread only
+        }
+    }
+
+    /// What `look` sees of the upstreams now.
+    fn with_scene<T>(&self, look: impl FnOnce(&upstreams::Scene<'_>) -> T) -> T {
+        let (table, live, health) = (self.table.load_full(), self.live.load_full(), self.upstreams.load_full());
+        let (names, drains) = (self.names.load_full(), &self.drains);
+        let (table, health, live, names) = (&*table, &*health, &*live, &*names);
+        let (now, wall) = (mono(), wall());
+        self.with_recent(|recent| look(&upstreams::Scene { table, health, live, drains, recent, names, now, wall }))
     }
 
     /// Fetches every core's records and hands their lines over; what the output does not take is counted as lost.
     fn drain_records(&self) {
         let (mut lines, mut count) = (Vec::new(), 0);
+        let names = self.names.load();
+        let mut recent = self.recent.try_lock();
         for core in &self.telemetry.cores {
             for record in std::iter::from_fn(|| core.pop()).take(RECORDS_MAX) {
-                self.format.append(&record, &mut lines);
+                self.format.append(&record, &names, &mut lines);
+                if let Ok(recent) = &mut recent {
+                    recent.keep(&record, &names);
+                }
                 count += 1;
                 if lines.len() >= PIECE_BYTES {
                     self.hand_over(&mut lines, &mut count);

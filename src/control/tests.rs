@@ -183,6 +183,78 @@ fn without_a_configuration_there_is_nothing_to_reload() {
     running.handle.shutdown();
 }
 
+/// A POST of `body`; the status, and the rest of the answer.
+fn tell(at: SocketAddr, path: &str, fields: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\n{fields}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer[9..12].parse().unwrap(), answer)
+}
+
+#[test]
+fn an_upstream_is_drained_and_resumed_by_its_name() {
+    let running = run(vec![upstream("near", "127.0.0.1", 9), upstream("far", "127.0.0.1", 9)]);
+    let drain = |body: &str| tell(running.admin, "/upstreams/drain", "", body);
+    let (status, answer) = drain(r#"{"name":"near","for":"2h","by":"olaf\n"}"#);
+    assert_eq!(status, 200, "{answer}");
+    let shown = get(running.admin, "/upstreams");
+    assert!(shown.contains(r#""by":"olaf?""#) && shown.contains(r#""name":"near""#), "{shown}");
+    assert!(get(running.admin, "/readyz").contains("upstream `near` is drained until"));
+    for (body, wanted, part) in [
+        ("", 400, "the body is not a wish such as"),
+        (r#"{"name":"near","for":"2h","until":"x"}"#, 400, "unknown field"),
+        (r#"{"name":"near"}"#, 400, "not a length of time"),
+        (r#"{"name":"other","for":"2h"}"#, 404, "there is near, far"),
+    ] {
+        let (status, answer) = drain(body);
+        assert!(status == wanted && answer.contains(part), "{body}: {answer}");
+    }
+    let resume = || tell(running.admin, "/upstreams/resume", "", r#"{"name":"near"}"#);
+    assert_eq!(resume().0, 200);
+    let (status, answer) = resume();
+    assert!(status == 404 && answer.contains("`near` is not drained; nothing is."), "{answer}");
+    running.handle.shutdown();
+    let notices = running.notices.take();
+    assert!(notices.contains("upstream `near` is drained until") && notices.contains(", by olaf?\n"), "{notices}");
+    assert_eq!(notices.matches("upstream `near` is back").count(), 1, "{notices}");
+}
+
+#[test]
+fn levers_are_for_the_operator_alone() {
+    let running = run(vec![upstream("near", "127.0.0.1", 9)]);
+    let wish = r#"{"name":"near","for":"2h"}"#;
+    let page = tell(running.admin, "/upstreams/drain", "origin: http://localhost:1\r\n", wish);
+    assert!(page.0 == 403 && page.1.contains("web pages may not do that"), "{}", page.1);
+    assert_eq!(tell(running.health, "/upstreams/drain", "", wish).0, 404, "the health listener has no levers");
+    assert!(get(running.health, "/upstreams").starts_with("HTTP/1.1 404"));
+    let long = format!(r#"{{"name":"{}","for":"2h"}}"#, "x".repeat(70_000));
+    assert_eq!(tell(running.admin, "/upstreams/drain", "", &long).0, 413);
+    assert!(get(running.admin, "/upstreams").contains(r#""drained":null"#));
+    running.handle.shutdown();
+}
+
+#[test]
+fn a_request_is_remembered() {
+    let running = run(vec![upstream("near", "127.0.0.1", 9)]);
+    let id = RequestId::new(Wall(1), 7);
+    let mut record = Record::new(Wall(1), id, 0);
+    record.status = 200;
+    running.telemetry.cores[0].finish(record);
+    until("the line", || running.log.take().contains("\"status\":200"));
+    let found = get(running.admin, &format!("/requests/{id}"));
+    assert!(found.starts_with("HTTP/1.1 200") && found.contains(&format!("\"request_id\":\"{id}\"")), "{found}");
+    let unknown = get(running.admin, "/requests/fb_0");
+    assert!(unknown.starts_with("HTTP/1.1 404") && unknown.contains("since forebay began"), "{unknown}");
+    running.handle.shutdown();
+}
+
 #[test]
 fn other_hosts_and_other_sites_are_refused() {
     let running = run(vec![upstream("near", "127.0.0.1", 9)]);
@@ -276,6 +348,9 @@ async fn a_task_that_panics_begins_anew() {
         live: Arc::default(),
         tls: Arc::default(),
         upstreams: Arc::default(),
+        drains: Drains::default(),
+        names: ArcSwap::default(),
+        recent: Mutex::default(),
         reloads: Reloads::new(None, &table(Vec::new())),
         telemetry: Arc::new(Telemetry::new(0, Wall(0), "")),
         draining: Arc::default(),

@@ -377,6 +377,7 @@ impl<O: Outbox> Course<'_, O> {
         }
         match kept {
             Some(mut answered) => {
+                story.answered_by(answered.slot);
                 let terms = Terms { may_leave: false, metered: false };
                 let relayed = relay::relay(shard, client, &mut answered, self.body, terms, story).await;
                 if relayed.reusable {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     auth,
-    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span},
+    base::{CallerSlot, Dialect, Failure, Kind, Mono, Origin, Span, UpstreamSlot},
     meter::Metered,
     rt::{Outbox, Runtime},
     table::Table,
@@ -285,6 +285,19 @@ impl Story {
             Origin::Upstream => Ending::Broken,
             Origin::Client | Origin::Gateway => Ending::Refused,
         };
+    }
+
+    /// The answer is that of an upstream that was asked before others: what is told of it, and the log, name it.
+    pub fn answered_by(&mut self, slot: UpstreamSlot) {
+        let Some(upstream) = self.table.upstream(slot) else { return };
+        let tried = self.record.tried.iter().flatten().find(|attempt| attempt.upstream == slot);
+        let place = tried.and_then(|attempt| {
+            (0..upstream.pool_len()).find(|at| self.table.credential_slot(slot, *at) == Some(attempt.credential))
+        });
+        let credential = place.and_then(|at| upstream.credentials.get(at));
+        self.record.credential = credential.map(|credential| Arc::clone(&credential.name));
+        self.record.upstream = Some(Arc::clone(&upstream.name));
+        self.record.upstream_slot = Some(slot);
     }
 
     /// The client left before the end.

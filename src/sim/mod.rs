@@ -5,7 +5,10 @@
 //! Not here: TLS (its randomness is not the seed's), and the sockets of the kernel, which the loopback tests use.
 
 pub mod client;
+mod compiled;
+pub mod content;
 pub mod dice;
+mod drawn;
 pub mod judge;
 pub mod message;
 pub mod pipe;
@@ -16,7 +19,7 @@ pub mod script;
 pub mod world;
 
 use crate::{
-    base::{Mono, Span},
+    base::{CredentialSlot, Mono, Span, UpstreamSlot},
     net::Conn,
     rt::{Runtime, Socket},
     serve::{self, Shard, drain, shard::Shared},
@@ -27,7 +30,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use client::{Client, Saw};
 use pipe::PipeOutbox;
-use plan::Plan;
+use plan::{Drained, Ill, Illness, Plan, Reload};
 use provider::{Providers, Seen};
 use std::{
     cell::{Cell, RefCell},
@@ -55,6 +58,8 @@ pub struct Observed {
     pub clients: Vec<Saw>,
     /// What the upstreams saw.
     pub upstreams: Seen,
+    /// When somebody wanted to connect to which upstream.
+    pub knocks: Vec<(usize, Mono)>,
     /// The log.
     pub records: Vec<Record>,
     /// The counters that must have come back to zero, by name.
@@ -109,6 +114,11 @@ impl Outcome {
     }
 }
 
+/// Whether an upstream is out of order in this way now.
+fn is_ill(world: &World, ill: Option<Ill>, how: Illness) -> bool {
+    ill.is_some_and(|ill| ill.how == how && ill.is_now(world.now()))
+}
+
 /// Runs one seed; prints the trace as it grows if `loud`.
 pub fn run(seed: u64, loud: bool) -> Outcome {
     play(Plan::of(seed), loud)
@@ -149,6 +159,7 @@ struct Stage {
     shared: Shared,
     providers: Rc<Providers>,
     records: RefCell<Vec<Record>>,
+    knocks: RefCell<Vec<(usize, Mono)>>,
     pool_max: Cell<usize>,
     bodies_max: Cell<u64>,
 }
@@ -160,7 +171,7 @@ impl Stage {
             let addresses = site.addresses.iter().map(|(address, _)| *address).collect();
             *known = Addresses { known: addresses, resolved_at: Some(world.wall()), error: None, refused: false };
         }
-        let table = plan.table(false);
+        let table = compiled::table(plan, false);
         let shared = Shared {
             upstreams: Arc::new(ArcSwap::from_pointee(Health::default().grown_for(&table))),
             table: Arc::new(ArcSwap::from_pointee(table)),
@@ -172,20 +183,23 @@ impl Stage {
         };
         let core = Arc::new(Core::new());
         let shard = Rc::new(Shard::new(world.clone(), 0, Arc::clone(&core), shared.clone(), plan.seed));
-        let asks = plan.visits.iter().flat_map(|visit| visit.asks.clone());
-        let providers = Rc::new(Providers::new(asks));
-        let (world, records) = (world.clone(), RefCell::default());
+        let providers = Rc::new(Providers::new(plan));
+        let (world, records, knocks) = (world.clone(), RefCell::default(), RefCell::default());
         let (pool_max, bodies_max) = (Cell::new(0), Cell::new(0));
-        Rc::new(Stage { world, shard, core, shared, providers, records, pool_max, bodies_max })
+        Rc::new(Stage { world, shard, core, shared, providers, records, knocks, pool_max, bodies_max })
     }
 
     fn open_upstreams(self: &Rc<Stage>, plan: &Plan) {
         for (at, site) in plan.sites.iter().enumerate() {
             for (address, moods) in &site.addresses {
-                let (moods, manner, idle_ms) = (*moods, plan.manner, site.idle_ms);
+                let (moods, manner, idle_ms, ill) = (*moods, plan.manner, site.idle_ms, site.ill);
+                let stage = Rc::clone(self);
                 let greet = Rc::new(move |world: &World| {
                     let roll = world.roll(10) as usize;
+                    stage.knocks.borrow_mut().push((at, world.now()));
                     let mood = match roll {
+                        _ if is_ill(world, ill, Illness::Refuses) => Mood::Refuse,
+                        _ if is_ill(world, ill, Illness::Swallows) => Mood::Swallow,
                         _ if roll < moods[0] => Mood::Accept,
                         _ if roll < moods[0] + moods[1] => Mood::Refuse,
                         _ => Mood::Swallow,
@@ -249,8 +263,15 @@ impl Stage {
                 stage.world.jump_wall(by_ms);
             });
         }
-        if let Some((at_ms, _)) = plan.reload {
-            let (stage, table) = (Rc::clone(self), Arc::new(plan.table(true)));
+        for drained in plan.drained.clone() {
+            let stage = Rc::clone(self);
+            self.world.spawn(async move {
+                stage.world.sleep_until(Mono::default().after(Span::from_ms(drained.at_ms))).await;
+                stage.take_out(drained);
+            });
+        }
+        if let Some(Reload { at_ms, .. }) = plan.reload {
+            let (stage, table) = (Rc::clone(self), Arc::new(compiled::table(plan, true)));
             self.world.spawn(async move {
                 stage.world.sleep_until(Mono::default().after(Span::from_ms(at_ms))).await;
                 stage.world.note("reload", 0, 0);
@@ -273,17 +294,43 @@ impl Stage {
         }
     }
 
+    /// The operator takes something out of service.
+    fn take_out(&self, Drained { at_ms, for_ms, site, credential }: Drained) {
+        self.world.note("drained", site as u64, credential.map_or(0, |at| at as u64 + 1));
+        let until = Mono::default().after(Span::from_ms(at_ms + for_ms));
+        let (health, slot) = (self.shared.upstreams.load(), UpstreamSlot(site as u32));
+        match credential {
+            None => health.upstream(slot).map(|upstream| upstream.drained.set(until)),
+            Some(at) => {
+                let slot = self.shard.table().credential_slot(slot, at);
+                slot.and_then(|slot| health.credential(slot)).map(|credential| credential.drained.set(until))
+            }
+        };
+    }
+
+    /// Requests that are said to be under way, over all credentials.
+    fn in_flight(&self) -> i64 {
+        let health = self.shared.upstreams.load();
+        let slots = (0..self.shard.table().credential_slots_len() as u32).map(CredentialSlot);
+        slots
+            .filter_map(|slot| health.credential(slot))
+            .map(|state| state.in_flight.load(Ordering::Relaxed) as i64)
+            .sum()
+    }
+
     fn observe(&self, clients: &[Rc<Client>], quiet: Quiet) -> Observed {
         let counters = &self.core.counters;
         self.records.borrow_mut().extend(std::iter::from_fn(|| self.core.pop()));
         Observed {
             clients: clients.iter().map(|client| client.saw()).collect(),
             upstreams: self.providers.seen.borrow().clone(),
+            knocks: self.knocks.take(),
             records: self.records.take(),
             gauges: vec![
                 ("connections", counters.connections.get()),
                 ("exchanges", counters.exchanges.get()),
                 ("streams", counters.streams.get()),
+                ("requests under way at upstreams", self.in_flight()),
                 ("bodies_bytes", counters.bodies_bytes.get()),
                 ("body bytes of the process", self.shared.bodies.load(Ordering::Relaxed) as i64),
             ],

@@ -3,20 +3,10 @@
 //! What a request should lead to is worked out here, by a reading of the configuration that shares nothing with
 //! `table`.
 
-use super::{
-    client,
-    dice::Dice,
-    pipe::{Cut, Manner},
-    request::{self, Asked},
-    script::Script,
-};
+use super::{dice::Dice, drawn, pipe::Manner, request::Asked};
 use crate::{
-    auth::key,
-    base::{CallerSlot, Mono, Span, TeamSlot, UpstreamSlot, Wall},
-    table::{
-        Access, Bounds, Caller, Class, Credential, Digests, Hosts, Listener, LogFormat, Model, Org, Patience, Pattern,
-        Provider, RuntimeSettings, SecretLine, Slots, Table, Target, Team, Upstream,
-    },
+    base::{Mono, Span},
+    table::{Bounds, Patience, Verdict},
 };
 use std::{fmt::Write, net::SocketAddr};
 
@@ -27,19 +17,59 @@ pub struct Site {
     pub name: String,
     /// Put before paths.
     pub base_path: String,
-    /// The credential's field, as the upstream must see it.
-    pub credential: (String, String),
+    /// The pool: each credential's field, as the upstream must see it.
+    pub credentials: Vec<(String, String)>,
     /// Where it is; what connects to an address, in tenths: accepted, refused, swallowed.
     pub addresses: Vec<(SocketAddr, [usize; 3])>,
     /// It closes connections that have been idle for so long.
     pub idle_ms: Option<u64>,
+    /// How long the head of an answer may take before somebody else is asked.
+    pub first_byte: Option<Span>,
+    /// It is out of order for a while.
+    pub ill: Option<Ill>,
+    /// The operator's word on answers with a status.
+    pub verdicts: Vec<(u16, Verdict)>,
 }
 
 impl Site {
     /// Whether a connection can fail to come about.
     pub fn is_flaky(&self) -> bool {
-        self.addresses.first().is_none_or(|(_, mood)| mood[0] < 10)
+        let refuses = self.ill.is_some_and(|ill| matches!(ill.how, Illness::Refuses | Illness::Swallows));
+        refuses || self.addresses.first().is_none_or(|(_, mood)| mood[0] < 10)
     }
+}
+
+/// When an upstream is out of order, and how it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ill {
+    /// From when, in ms.
+    pub from_ms: u64,
+    /// Until when, in ms.
+    pub to_ms: u64,
+    /// How.
+    pub how: Illness,
+}
+
+impl Ill {
+    /// Whether it is so now.
+    pub fn is_now(&self, now: Mono) -> bool {
+        (self.from_ms..self.to_ms).contains(&(now.0 / 1_000_000))
+    }
+}
+
+/// How an upstream is out of order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Illness {
+    /// It takes no connections.
+    Refuses,
+    /// Nobody answers to a connection.
+    Swallows,
+    /// It takes requests and says nothing.
+    Hangs,
+    /// It takes requests and closes.
+    Closes,
+    /// It answers with this status.
+    Says(u16),
 }
 
 /// A caller as made up.
@@ -55,6 +85,8 @@ pub struct Person {
     pub sites: Vec<usize>,
     /// `/v1/files` is open.
     pub files: bool,
+    /// A failure of one upstream may lead to the next.
+    pub fallback: bool,
 }
 
 /// A model rule as made up.
@@ -62,8 +94,47 @@ pub struct Person {
 pub struct Rule {
     /// An id, or a beginning of ids with `*` behind it.
     pub name: String,
-    /// Where it leads, in order, and under which id.
-    pub targets: Vec<(usize, Option<String>)>,
+    /// Where it leads; no two of them are the same site with the same id.
+    pub targets: Vec<Aim>,
+    /// A failure of one target may lead to the next.
+    pub fallback: bool,
+}
+
+/// A target as made up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aim {
+    /// Where.
+    pub site: usize,
+    /// The model's id there; `None` for the one that was asked for.
+    pub model: Option<String>,
+    /// Lower ones go first.
+    pub tier: u8,
+    /// Its share inside the tier.
+    pub weight: u32,
+}
+
+/// A new configuration that comes into force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// When, in ms.
+    pub at_ms: u64,
+    /// Whose key it switches off.
+    pub switched_off: usize,
+    /// Which upstream it closes, and to whom.
+    pub shut: Option<(usize, usize)>,
+}
+
+/// Something that the operator takes out of service for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// From when, in ms.
+    pub at_ms: u64,
+    /// For how long, in ms.
+    pub for_ms: u64,
+    /// Which upstream.
+    pub site: usize,
+    /// Which of its credentials; `None` for all of it.
+    pub credential: Option<usize>,
 }
 
 /// How a client goes before its time.
@@ -131,28 +202,47 @@ pub struct Plan {
     pub jumps: Vec<(u64, i64)>,
     /// When the process begins to drain, in ms.
     pub drains_at_ms: Option<u64>,
-    /// When a new configuration comes into force, in ms, and whose key it switches off.
-    pub reload: Option<(u64, usize)>,
+    /// A new configuration.
+    pub reload: Option<Reload>,
+    /// What the operator takes out of service.
+    pub drained: Vec<Drained>,
+    /// What kind of times these are.
+    pub times: Times,
     /// How the bytes of upstream connections travel.
     pub manner: Manner,
     /// Some client connection's task panics.
     pub panics: bool,
 }
 
-/// Exact names, the beginnings of names, and names that lead nowhere.
-const NAMES: [&str; 4] = ["claude-sonnet-5", "claude-opus-*", "fast", "claude-*"];
+/// What kind of times a story tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// Everything can happen.
+    Mixed,
+    /// Upstreams answer, and refuse only what is the request's own fault.
+    Calm,
+    /// Nothing works anywhere.
+    Outage,
+}
 
 impl Plan {
     /// What `seed` makes up.
     pub fn of(seed: u64) -> Plan {
         let dice = &mut Dice::new(seed);
-        let sites: Vec<Site> = (0..dice.between(1, 3)).map(|n| site(dice, n)).collect();
-        let people: Vec<Person> = (0..dice.between(1, 4)).map(|_| person(dice, sites.len())).collect();
-        let rules = rules(dice, sites.len());
+        let times = match dice.below(16) {
+            0 | 1 => Times::Calm,
+            2 => Times::Outage,
+            _ => Times::Mixed,
+        };
+        let sites: Vec<Site> = (0..dice.between(1, if times == Times::Outage { 2 } else { 4 }))
+            .map(|n| drawn::site(dice, n, times))
+            .collect();
+        let people: Vec<Person> = (0..dice.between(1, 4)).map(|_| drawn::person(dice, sites.len(), times)).collect();
+        let rules = drawn::rules(dice, sites.len());
         let mut plan = Plan {
             seed,
-            patience: patience(dice),
-            bounds: bounds(dice),
+            patience: drawn::patience(dice),
+            bounds: drawn::bounds(dice),
             sites,
             people,
             rules,
@@ -161,18 +251,16 @@ impl Plan {
             jumps: Vec::new(),
             drains_at_ms: dice.chance(6).then(|| dice.below(20_000) as u64),
             reload: None,
-            manner: manner(dice),
+            drained: Vec::new(),
+            times,
+            manner: drawn::manner(dice),
             panics: dice.chance(10),
         };
-        plan.reload = dice.chance(3).then(|| (dice.size(20_000) as u64, dice.below(plan.people.len())));
-        if dice.chance(4) {
-            plan.jumps = (0..3)
-                .map(|_| (dice.below(30_000) as u64, dice.between(0, 200_000_000) as i64 - 100_000_000))
-                .collect();
-        }
-        let (count_max, mut id) = (*dice.pick(&[2, 6, 20]), 0);
-        for _ in 0..dice.between(1, count_max) {
-            let visit = visit(dice, &plan, &mut id);
+        plan.disturb(dice);
+        let (count_max, mut id) = (if times == Times::Outage { 20 } else { *dice.pick(&[2, 6, 20]) }, 0);
+        let count_min = if times == Times::Outage { 12 } else { 1 };
+        for _ in 0..dice.between(count_min, count_max) {
+            let visit = drawn::visit(dice, &plan, &mut id);
             plan.visits.push(visit);
         }
         if plan.panics {
@@ -182,26 +270,73 @@ impl Plan {
         plan
     }
 
-    /// Where a request of `person` for `model` goes and under which id, or why it goes nowhere.
-    pub fn resolve(&self, person: &Person, model: &str) -> Result<(usize, Option<String>), &'static str> {
-        let is_of = |name: &str, id: &str| match name.strip_suffix('*') {
-            Some(start) => id.starts_with(start),
-            None => id == name,
-        };
+    /// What happens to the process while clients come and go.
+    fn disturb(&mut self, dice: &mut Dice) {
+        let (people, sites) = (self.people.len(), self.sites.len());
+        self.reload = dice.chance(3).then(|| Reload {
+            at_ms: dice.size(20_000) as u64,
+            switched_off: dice.below(people),
+            shut: dice.chance(2).then(|| (dice.below(people), dice.below(sites))),
+        });
+        if dice.chance(4) {
+            self.jumps = (0..3)
+                .map(|_| (dice.below(30_000) as u64, dice.between(0, 200_000_000) as i64 - 100_000_000))
+                .collect();
+        }
+        if self.times == Times::Mixed && dice.chance(4) {
+            self.drained = (0..dice.between(1, 3))
+                .map(|_| {
+                    let site = dice.below(sites);
+                    let credential = dice.chance(2).then(|| dice.below(self.sites[site].credentials.len()));
+                    let (at_ms, for_ms) = (dice.size(20_000) as u64, dice.size(100_000) as u64);
+                    Drained { at_ms, for_ms, site, credential }
+                })
+                .collect();
+        }
+    }
+
+    /// The upstreams that are open to a caller, in the first configuration or in the one that takes its place.
+    pub fn sites_of(&self, person: usize, is_reloaded: bool) -> Vec<usize> {
+        let shut = self.reload.filter(|_| is_reloaded).and_then(|reload| reload.shut);
+        self.people[person].sites.iter().copied().filter(|site| shut != Some((person, *site))).collect()
+    }
+
+    /// The rule that a model falls under.
+    pub fn rule(&self, model: &str) -> Option<&Rule> {
         let exact = self.rules.iter().find(|rule| rule.name == model);
-        let rule = exact.or_else(|| self.rules.iter().find(|rule| is_of(&rule.name, model))).ok_or("model_unknown")?;
-        if person.models.as_ref().is_some_and(|open| !open.iter().any(|name| is_of(name, model))) {
+        exact.or_else(|| self.rules.iter().find(|rule| is_of(&rule.name, model)))
+    }
+
+    /// Where a request of a caller for `model` may go, or why it goes nowhere.
+    pub fn resolve(&self, person: usize, model: &str, is_reloaded: bool) -> Result<Vec<Aim>, &'static str> {
+        let rule = self.rule(model).ok_or("model_unknown")?;
+        if self.people[person].models.as_ref().is_some_and(|open| !open.iter().any(|name| is_of(name, model))) {
             return Err("model_denied");
         }
-        let open = rule.targets.iter().find(|(site, _)| person.sites.contains(site));
-        open.cloned().ok_or("upstreams_denied")
+        let sites = self.sites_of(person, is_reloaded);
+        let open: Vec<Aim> = rule.targets.iter().filter(|aim| sites.contains(&aim.site)).cloned().collect();
+        if open.is_empty() { Err("upstreams_denied") } else { Ok(open) }
     }
 
     /// The story in a few lines, for whoever replays a seed.
     pub fn tell(&self) -> String {
         let mut text = format!("{:?}\n{:?}\nupstreams: {:?}\n", self.patience, self.bounds, self.manner);
         for site in &self.sites {
-            let _ = writeln!(text, "  {} {:?} idle {:?}", site.name, site.addresses, site.idle_ms);
+            let _ = writeln!(
+                text,
+                "  {} {:?} idle {:?} pool of {} first byte {:?} ill {:?} verdicts {:?}",
+                site.name,
+                site.addresses,
+                site.idle_ms,
+                site.credentials.len(),
+                site.first_byte,
+                site.ill,
+                site.verdicts
+            );
+        }
+        let _ = writeln!(text, "{:?}, reload {:?}, drained {:?}", self.times, self.reload, self.drained);
+        for rule in &self.rules {
+            let _ = writeln!(text, "  {rule:?}");
         }
         for visit in &self.visits {
             let _ = writeln!(
@@ -210,7 +345,7 @@ impl Plan {
                 visit.at_ms, visit.pipelines, visit.pause, visit.stall, visit.leaves, visit.waits, visit.manner
             );
             for asked in &visit.asks {
-                let scripts: Vec<String> = asked.scripts.iter().map(Script::tell).collect();
+                let scripts: Vec<String> = asked.scripts.iter().map(|script| script.tell()).collect();
                 let (method, target, bytes) = (asked.method, &asked.target, asked.wire.len());
                 let _ =
                     writeln!(text, "  {}: {method} {target} {bytes} bytes {:?}: {scripts:?}", asked.id, asked.expect);
@@ -225,228 +360,12 @@ impl Plan {
         let closes = begins.after(self.patience.drain_grace);
         Some([closes, closes.after(self.patience.drain)])
     }
-
-    /// The configuration that says all this: the first one, or the one that takes its place.
-    pub fn table(&self, is_reloaded: bool) -> Table {
-        let switched_off = self.reload.filter(|_| is_reloaded).map(|(_, person)| person);
-        let mut digests = Digests::default();
-        for (at, person) in self.people.iter().enumerate() {
-            digests.add(key::digest(person.key.as_bytes()), CallerSlot(at as u32));
-        }
-        let people = self.people.iter().enumerate();
-        Table {
-            generation: 1 + u64::from(is_reloaded),
-            org: Org { contact: Some("#ops".into()), timezone: "UTC".into() },
-            listeners: vec![Listener {
-                address: SocketAddr::from(([127, 0, 0, 1], 80)),
-                plaintext: true,
-                tls: None,
-                hosts: Hosts::Any,
-                refuse_cross_site: false,
-            }],
-            admin: None,
-            health: None,
-            upstreams: self.sites.iter().map(upstream).collect(),
-            models: self.rules.iter().map(model).collect(),
-            teams: self.people.iter().enumerate().map(|(at, person)| team(at, person)).collect(),
-            callers: people.map(|(at, person)| caller(at, person, switched_off == Some(at))).collect(),
-            digests,
-            bounds: self.bounds,
-            patience: self.patience,
-            runtime: RuntimeSettings::default(),
-            log: LogFormat::Json,
-            prices: crate::table::prices::Prices::default(),
-            slots: Slots::default(),
-        }
-    }
 }
 
-fn site(dice: &mut Dice, number: usize) -> Site {
-    let secret = format!("sk-of-site-{number}-{:016x}", dice.bits());
-    let bearer = dice.chance(3);
-    let credential = if bearer {
-        ("authorization".to_owned(), format!("Bearer {secret}"))
-    } else {
-        ("x-api-key".to_owned(), secret)
-    };
-    let moods: &[[usize; 3]] = match dice.below(9) {
-        0 => &[[0, 10, 0], [10, 0, 0]],
-        4 => &[[0, 5, 5], [0, 0, 10]],
-        1 => &[[0, 0, 10], [10, 0, 0]],
-        2 => &[[6, 3, 1], [7, 3, 0]],
-        3 => &[[0, 10, 0]],
-        _ => &[[10, 0, 0]],
-    };
-    let address = |at: usize| SocketAddr::from(([10, 0, number as u8, at as u8], 443));
-    Site {
-        name: format!("site-{number}"),
-        base_path: if dice.chance(3) { "/base".into() } else { String::new() },
-        credential,
-        addresses: moods.iter().enumerate().map(|(at, mood)| (address(at), *mood)).collect(),
-        idle_ms: dice.chance(2).then(|| dice.size(60_000) as u64),
-    }
-}
-
-fn person(dice: &mut Dice, sites: usize) -> Person {
-    let mut random = [0; 32];
-    for byte in &mut random {
-        *byte = dice.bits() as u8;
-    }
-    let key = key::mint(random).expose().to_owned();
-    let open = (0..sites).filter(|_| !dice.chance(4)).collect();
-    Person {
-        key,
-        refused: *dice.pick(&[None, None, None, None, None, None, Some("key_disabled")]),
-        models: dice.chance(4).then(|| (0..2).map(|_| (*dice.pick(&NAMES)).to_owned()).collect()),
-        sites: open,
-        files: dice.chance(2),
-    }
-}
-
-fn rules(dice: &mut Dice, sites: usize) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = Vec::new();
-    for name in NAMES {
-        if dice.chance(4) {
-            continue;
-        }
-        let alias = name == "fast" || dice.chance(8);
-        let id = || alias.then(|| "claude-haiku-4-5-20251001".to_owned());
-        let count = dice.between(1, 2);
-        let targets = (0..count).map(|_| (dice.below(sites), id())).collect();
-        rules.push(Rule { name: name.to_owned(), targets });
-    }
-    if rules.is_empty() {
-        rules.push(Rule { name: "*".into(), targets: vec![(dice.below(sites), None)] });
-    }
-    rules
-}
-
-fn patience(dice: &mut Dice) -> Patience {
-    let mut secs = |from, to| Span::from_secs(dice.between(from, to) as u64);
-    Patience {
-        connect: secs(1, 5),
-        tls: secs(1, 5),
-        head: secs(2, 15),
-        body: secs(5, 60),
-        send: secs(3, 30),
-        first_byte: secs(10, 40),
-        idle: secs(6, 40),
-        write_stall: secs(6, 40),
-        keep_alive: secs(5, 75),
-        drain_grace: secs(0, 3),
-        drain: secs(1, 20),
-        ..Patience::default()
-    }
-}
-
-fn bounds(dice: &mut Dice) -> Bounds {
-    let mut bounds = Bounds { body_bytes_max: 400_000, ..Bounds::default() };
-    if dice.chance(8) {
-        bounds.bodies_bytes_max = dice.between(100, 60_000) as u64;
-    }
-    if dice.chance(10) {
-        bounds.body_bytes_max = dice.between(200, 5_000) as u64;
-    }
-    if dice.chance(12) {
-        bounds.connections_max = dice.between(1, 4);
-    }
-    bounds.pool_idle_max = dice.between(1, 4);
-    bounds
-}
-
-/// How bytes travel on a connection.
-pub fn manner(dice: &mut Dice) -> Manner {
-    Manner {
-        cut: *dice.pick(&[Cut::Whole, Cut::Whole, Cut::Anywhere, Cut::Anywhere, Cut::Bytes]),
-        delay_ms_max: *dice.pick(&[0, 0, 2, 20]),
-        buffer_bytes: *dice.pick(&[200, 3_000, 64 * 1024, 1 << 20]),
-        panic: None,
-    }
-}
-
-fn visit(dice: &mut Dice, plan: &Plan, id: &mut u32) -> Visit {
-    let asks: Vec<Asked> = (0..dice.between(1, 5))
-        .map(|_| {
-            *id += 1;
-            request::make(dice, plan, *id)
-        })
-        .collect();
-    let bytes: usize = asks.iter().map(|ask| ask.wire.len()).sum();
-    let how = *dice.pick(&[How::Close, How::Close, How::Reset, How::HalfClose]);
-    let leaves = match dice.below(10) {
-        0 => Some((When::Sent(dice.below(bytes)), how)),
-        1 => Some((When::Got(dice.size(100_000)), how)),
-        2 => Some((When::After(dice.size(60_000) as u64), how)),
-        _ => None,
-    };
-    let longer = [plan.patience.head, plan.patience.body, plan.patience.write_stall].map(|span| span.as_ms() + 5_000);
-    let pause = |dice: &mut Dice, bytes: usize| {
-        let ms = *dice.pick(&[100, 1_500, longer[0], longer[1], longer[2], client::LASTING_MS]);
-        dice.chance(6).then(|| (dice.below(bytes), ms))
-    };
-    Visit {
-        at_ms: dice.size(30_000) as u64,
-        asks,
-        pipelines: dice.chance(4),
-        pause: pause(dice, bytes),
-        stall: pause(dice, 100_000).map(|(at, ms)| (at / dice.between(1, 300), ms)),
-        leaves,
-        waits: dice.chance(3),
-        manner: manner(dice),
-    }
-}
-
-fn upstream(site: &Site) -> Upstream {
-    let (name, value) = &site.credential;
-    let header = match value.strip_prefix("Bearer ") {
-        Some(secret) if name == "authorization" => SecretLine::bearer(secret),
-        _ => SecretLine::x_api_key(value),
-    };
-    Upstream {
-        name: site.name.as_str().into(),
-        provider: Provider::AnthropicCompatible,
-        tls: false,
-        host: format!("{}.example", site.name).into(),
-        port: 80,
-        base_path: site.base_path.clone(),
-        host_header: format!("{}.example", site.name),
-        credentials: vec![Credential::new("only", header)],
-        extra_ca: Vec::new(),
-        via: None,
-        guard: crate::net::Guard::Inside,
-        first_byte: None,
-        charge: crate::table::prices::Charge::default(),
-        verdicts: Vec::new(),
-    }
-}
-
-fn model(rule: &Rule) -> Model {
-    let targets = rule.targets.iter().map(|(site, model)| Target {
-        model: model.as_deref().map(Into::into),
-        ..Target::to(UpstreamSlot(*site as u32))
-    });
-    Model::new(Pattern::new(rule.name.as_str()), targets.collect())
-}
-
-/// A team of one, which holds the bounds of its only member; the member itself has none.
-fn team(at: usize, person: &Person) -> Team {
-    let access = Access {
-        models: person.models.as_ref().map(|open| open.iter().map(|name| Pattern::new(name.as_str())).collect()),
-        upstreams: Some(person.sites.iter().map(|site| UpstreamSlot(*site as u32)).collect()),
-        passthrough: if person.files { vec!["/v1/files".into()] } else { Vec::new() },
-    };
-    Team { name: format!("team-{at}").into(), access }
-}
-
-fn caller(at: usize, person: &Person, is_switched_off: bool) -> Caller {
-    Caller {
-        name: format!("caller-{at}").into(),
-        owner: None,
-        team: Some(TeamSlot(at as u32)),
-        access: Access::default(),
-        expires: Some(crate::table::Expiry { at: Wall(u64::MAX), day: "never".into() }),
-        disabled: is_switched_off || person.refused.is_some(),
-        class: Class::default(),
-        fallback: true,
+/// Whether an id falls under a name, or under the beginning of names.
+fn is_of(name: &str, id: &str) -> bool {
+    match name.strip_suffix('*') {
+        Some(start) => id.starts_with(start),
+        None => id == name,
     }
 }

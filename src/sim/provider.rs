@@ -4,6 +4,7 @@
 use super::{
     message::{Message, Reader, Side},
     pipe::PipeOutbox,
+    plan::{Ill, Illness, Plan},
     request::Asked,
     script::{Reads, Script, Then},
     world::World,
@@ -38,8 +39,8 @@ pub struct Attempt {
     pub head: Vec<u8>,
     /// When its head was there.
     pub began: Mono,
-    /// Which of the request's scripts was played.
-    pub script: usize,
+    /// What it was answered.
+    pub script: Rc<Script>,
     /// It was left without a byte, as if the connection had been closed before.
     pub was_stale: bool,
     /// Bytes of the script that were handed over.
@@ -65,6 +66,15 @@ pub struct Line {
     pub had_surplus: bool,
 }
 
+/// Bytes of a request whose head never came to its end.
+#[derive(Clone, Debug)]
+pub struct Fragment {
+    /// Which upstream got them.
+    pub site: usize,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
 /// What all upstreams saw.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
@@ -72,6 +82,8 @@ pub struct Seen {
     pub attempts: Vec<Attempt>,
     /// In the order in which they came.
     pub lines: Vec<Line>,
+    /// What was left over when connections ended.
+    pub fragments: Vec<Fragment>,
 }
 
 /// What upstreams share.
@@ -79,12 +91,39 @@ pub struct Providers {
     /// What they saw.
     pub seen: RefCell<Seen>,
     asks: HashMap<u32, Rc<Asked>>,
+    ills: Vec<Option<Ill>>,
 }
 
 impl Providers {
-    /// Upstreams that know how to answer `asks`.
-    pub fn new(asks: impl Iterator<Item = Asked>) -> Providers {
-        Providers { seen: RefCell::default(), asks: asks.map(|asked| (asked.id, Rc::new(asked))).collect() }
+    /// Upstreams that know how to answer what clients ask.
+    pub fn new(plan: &Plan) -> Providers {
+        let asks = plan.visits.iter().flat_map(|visit| &visit.asks);
+        Providers {
+            seen: RefCell::default(),
+            asks: asks.map(|asked| (asked.id, Rc::new(asked.clone()))).collect(),
+            ills: plan.sites.iter().map(|site| site.ill).collect(),
+        }
+    }
+
+    /// What a request gets from a site that it comes to when it has been seen `before` times; `None` for a stranger.
+    fn script(&self, id: Option<u32>, site: usize, before: usize, now: Mono) -> Option<Rc<Script>> {
+        let (id, asked) = id.and_then(|id| Some((id, self.asks.get(&id)?)))?;
+        let ill = self.ills.get(site).copied().flatten().filter(|ill| ill.is_now(now));
+        let own = |status, then| {
+            let mut script = Script::ill(id, before, status, then);
+            if asked.is_head() {
+                script.for_head();
+            }
+            Rc::new(script)
+        };
+        match ill.map(|ill| ill.how) {
+            Some(Illness::Hangs) => Some(own(None, Then::Silence)),
+            Some(Illness::Closes) => Some(own(None, Then::Close)),
+            Some(Illness::Says(status)) => Some(own(Some(status), Then::Next)),
+            Some(Illness::Refuses | Illness::Swallows) | None => {
+                asked.scripts.get(before).or(asked.scripts.last()).cloned()
+            }
+        }
     }
 }
 
@@ -129,6 +168,10 @@ pub async fn serve(
         }
     }
     world.note("upstream: connection ends", site as u64, connection);
+    if desk.reader.messages.len() <= number && !desk.raw.is_empty() {
+        let bytes = std::mem::take(&mut desk.raw);
+        providers.seen.borrow_mut().fragments.push(Fragment { site, bytes });
+    }
     if let Some(line) = providers.seen.borrow_mut().lines.get_mut(line) {
         line.ended = Some(world.now());
     }
@@ -235,10 +278,10 @@ async fn answer(providers: &Providers, desk: &mut Desk, site: usize, number: usi
     let id = request.field("x-sim-id").and_then(|id| id.parse().ok()).filter(|id| providers.asks.contains_key(id));
     let (at, script) = {
         let mut seen = providers.seen.borrow_mut();
-        let index = seen.attempts.iter().filter(|attempt| attempt.id == id).count().min(1);
-        let script: Option<Script> =
-            id.and_then(|id| providers.asks.get(&id)).map(|asked| asked.scripts[index].clone());
+        let before = seen.attempts.iter().filter(|attempt| attempt.id == id).count();
+        let script = providers.script(id, site, before, desk.world.now());
         let was_stale = script.as_ref().is_some_and(|script| script.is_stale && number > 0);
+        let played = script.clone().unwrap_or_else(|| Rc::new(Script::ill(0, 0, None, Then::Close)));
         seen.attempts.push(Attempt {
             site,
             connection: desk.outbox.number(),
@@ -247,7 +290,7 @@ async fn answer(providers: &Providers, desk: &mut Desk, site: usize, number: usi
             request,
             head: std::mem::take(&mut desk.raw),
             began: desk.world.now(),
-            script: index,
+            script: played,
             was_stale,
             sent: 0,
             sent_at: None,

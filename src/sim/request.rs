@@ -3,22 +3,48 @@
 use super::{
     dice::Dice,
     message::Fields,
-    plan::{Person, Plan},
+    plan::{Aim, Person, Plan, Times},
     script::{Script, chunked},
 };
 use flate2::{Compression, write::GzEncoder};
-use std::{fmt::Write as _, io::Write};
+use std::{fmt::Write as _, io::Write, ops::Range, rc::Rc};
+
+/// How often upstreams can be asked the same: on a warm and on a new connection of each of three candidates.
+pub const ASKED_MAX: usize = 6;
 
 /// What a request should lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// The answer of this site.
-    Site(usize),
+    /// The answer of one of these targets.
+    Aims(Vec<Aim>),
+    /// The answer of this site, asked once with its first credential.
+    Fixed(usize),
     /// An answer of forebay's own with one of these reasons; the empty one is a success.
     Own(&'static [&'static str]),
 }
 
+impl Expect {
+    /// The targets that may be asked.
+    pub fn aims(&self) -> &[Aim] {
+        if let Expect::Aims(aims) = self { aims } else { &[] }
+    }
+
+    /// Whether a site may be asked.
+    pub fn allows(&self, site: usize) -> bool {
+        *self == Expect::Fixed(site) || self.aims().iter().any(|aim| aim.site == site)
+    }
+
+    /// The sites that may be asked.
+    pub fn sites(&self) -> Vec<usize> {
+        match self {
+            Expect::Fixed(site) => vec![*site],
+            _ => self.aims().iter().map(|aim| aim.site).collect(),
+        }
+    }
+}
+
 /// A request as made up.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not one state")]
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Unique in the world; stands in `x-sim-id`.
@@ -31,9 +57,11 @@ pub struct Asked {
     pub target: String,
     /// Its fields.
     pub fields: Fields,
-    /// What an upstream must get for a body.
+    /// The body as the client means it, without a coding.
     pub body: Vec<u8>,
-    /// Bytes of the body as the client means it: before an alias, without a coding.
+    /// Where in `body` the model's name is, without its quotation marks.
+    pub name_at: Range<usize>,
+    /// Bytes of the body as they are sent, without a coding.
     pub body_bytes: usize,
     /// The body is read for its model.
     pub peeks: bool,
@@ -43,8 +71,12 @@ pub struct Asked {
     pub person: Option<usize>,
     /// What should come of it.
     pub expect: Expect,
-    /// What the upstream answers, by how often it has seen this request.
-    pub scripts: [Script; 2],
+    /// The same once the reloaded configuration is in force.
+    pub later: Expect,
+    /// It forbids that a failure of one upstream leads to the next.
+    pub is_off: bool,
+    /// What upstreams answer, by how often they have seen this request.
+    pub scripts: Vec<Rc<Script>>,
     /// It speaks HTTP/1.0, so that an answer may have no framing but the connection's end.
     pub is_old: bool,
 }
@@ -53,6 +85,15 @@ impl Asked {
     /// Whether the answer has no body whatever its head says.
     pub fn is_head(&self) -> bool {
         self.method == "HEAD"
+    }
+
+    /// The body that an upstream must get, under the name that the model has there.
+    pub fn body_for(&self, model: Option<&str>) -> Vec<u8> {
+        let mut body = self.body.clone();
+        if let Some(model) = model {
+            body.splice(self.name_at.clone(), model.bytes());
+        }
+        body
     }
 }
 
@@ -86,7 +127,11 @@ const FAULTS: [Fault; 9] = [
 /// Makes up request `id`.
 pub fn make(dice: &mut Dice, plan: &Plan, id: u32) -> Asked {
     let patience_ms = plan.patience.first_byte.as_ms().min(plan.patience.idle.as_ms());
-    let scripts = [Script::make(dice, id, patience_ms), Script::make(dice, id, patience_ms)];
+    let mut script = |at| match plan.times {
+        Times::Calm => Rc::new(Script::calm(dice, id, at)),
+        _ => Rc::new(Script::make(dice, id, at, patience_ms)),
+    };
+    let scripts = (0..ASKED_MAX).map(|at| script(at)).collect();
     let mut draft = Draft {
         person: dice.below(plan.people.len()),
         fault: if dice.chance(5) { *dice.pick(&FAULTS) } else { Fault::None },
@@ -97,14 +142,18 @@ pub fn make(dice: &mut Dice, plan: &Plan, id: u32) -> Asked {
             target: "/v1/messages?beta=true".into(),
             fields: vec![("Host".into(), "localhost:8080".into()), ("X-Sim-Id".into(), id.to_string())],
             body: Vec::new(),
+            name_at: 0..0,
             body_bytes: 0,
             peeks: true,
             gzip: false,
             person: None,
             expect: Expect::Own(&[]),
+            later: Expect::Own(&[]),
+            is_off: false,
             scripts,
             is_old: false,
         },
+        model: "",
         version: "1.1",
     };
     match dice.below(24) {
@@ -130,6 +179,7 @@ struct Draft {
     person: usize,
     fault: Fault,
     asked: Asked,
+    model: &'static str,
     version: &'static str,
 }
 
@@ -150,13 +200,10 @@ impl Draft {
         let person = &plan.people[self.person];
         let method = dice.pick::<&str>(&["GET", "POST", "DELETE", "HEAD"]);
         self.plain(method, "/v1/files/file_1?limit=2", &[]);
-        self.asked.expect = match person.sites.first() {
-            _ if !person.files => Expect::Own(&["path_closed"]),
-            Some(site) => Expect::Site(*site),
-            None => Expect::Own(&["upstreams_denied"]),
-        };
+        self.asked.expect =
+            if person.files { fixed(&plan.sites_of(self.person, false)) } else { Expect::Own(&["path_closed"]) };
         if self.asked.is_head() {
-            self.asked.scripts.iter_mut().for_each(Script::for_head);
+            self.asked.scripts.iter_mut().for_each(|script| Rc::make_mut(script).for_head());
         }
         if self.asked.method == "POST" {
             let bytes = dice.size(50_000);
@@ -168,12 +215,8 @@ impl Draft {
     fn message(&mut self, dice: &mut Dice, plan: &Plan) {
         let names = ["claude-sonnet-5", "claude-opus-4-8", "fast", "claude-haiku-4-5", "gpt-5"];
         let model = *dice.pick(&names);
-        let resolved = plan.resolve(&plan.people[self.person], model);
-        let (site, alias) = match resolved {
-            Ok((site, alias)) => (Expect::Site(site), alias),
-            Err(reason) => (Expect::Own(one(reason)), None),
-        };
-        self.asked.expect = site;
+        self.model = model;
+        self.asked.expect = aims(plan, self.person, model, false);
         let space = if dice.chance(3) { " " } else { "" };
         let bytes = dice.size(150_000);
         let text = dice.text(bytes);
@@ -182,18 +225,18 @@ impl Draft {
             "\"max_tokens\":{space}1024,\"id\":{},\"metadata\":{{\"model\":\"x\"}},\"stream\":true",
             self.asked.id
         );
-        let named = |model: &str| match self.fault {
+        let named = match self.fault {
             Fault::NoModel => "\"mode\":1".to_owned(),
             _ => format!("\"model\":{space}\"{model}\""),
         };
-        let order = dice.below(2);
-        let whole = |model: String| match order {
-            0 => format!("{{{model},{said},{rest}}}"),
-            _ => format!("{{{said},{rest},{model}{space}}}"),
+        let (body, before) = match dice.below(2) {
+            0 => (format!("{{{named},{said},{rest}}}"), 1),
+            _ => (format!("{{{said},{rest},{named}{space}}}"), said.len() + rest.len() + 3),
         };
-        let (sent, due) = (whole(named(model)), whole(named(alias.as_deref().unwrap_or(model))));
-        self.asked.body = due.into_bytes();
-        self.asked.wire = sent.into_bytes();
+        let start = before + named.len() - model.len().min(named.len()) - 1;
+        self.asked.name_at = start..start + model.len();
+        self.asked.wire.clone_from(&body.clone().into_bytes());
+        self.asked.body = body.into_bytes();
         match self.fault {
             Fault::NoModel => self.asked.expect = Expect::Own(&["body_unreadable"]),
             Fault::BadJson => {
@@ -232,6 +275,7 @@ impl Draft {
         let (text, reasons) = *dice.pick(&rows);
         self.asked.method = if text.starts_with("HEAD") { "HEAD" } else { "POST" };
         self.asked = Asked { id, wire: text.into(), expect: Expect::Own(reasons), peeks: false, ..self.asked };
+        self.asked.later = self.asked.expect.clone();
         self.asked.fields.clear();
         self.asked
     }
@@ -267,8 +311,17 @@ impl Draft {
                 .extend([("Connection".into(), "x-mine, keep-alive".into()), ("x-mine".into(), "1".into())]),
             _ => {}
         }
+        if self.asked.peeks && dice.chance(8) {
+            self.asked.fields.push(("X-Forebay-Fallback".into(), "off".into()));
+            self.asked.is_off = true;
+        }
+        if dice.chance(2) {
+            let session = format!("session-{}-{}", self.person, dice.below(2));
+            self.asked.fields.push(("x-claude-code-session-id".into(), session));
+        }
         self.asked.is_old = self.version == "1.0";
         let body = self.framed(dice, plan);
+        self.reloaded(plan);
         let mut wire = format!("{} {} HTTP/{}\r\n", self.asked.method, self.asked.target, self.version);
         for (name, value) in &self.asked.fields {
             let _ = write!(wire, "{name}: {value}\r\n");
@@ -288,7 +341,7 @@ impl Draft {
         let mut sent = std::mem::take(&mut asked.wire);
         if !asked.peeks {
             sent.clone_from(&asked.body);
-            if sent.len() as u64 > plan.bounds.body_bytes_max && matches!(asked.expect, Expect::Site(_)) {
+            if sent.len() as u64 > plan.bounds.body_bytes_max && !matches!(asked.expect, Expect::Own(_)) {
                 asked.expect = Expect::Own(&["body_too_large"]);
             }
         }
@@ -332,6 +385,22 @@ impl Draft {
             asked.fields.push(("Expect".into(), "100-continue".into()));
         }
         sent
+    }
+
+    /// What comes of it under the reloaded configuration.
+    fn reloaded(&mut self, plan: &Plan) {
+        let asked = &mut self.asked;
+        asked.later = match &asked.expect {
+            Expect::Aims(_) => aims(plan, self.person, self.model, true),
+            Expect::Fixed(_) => fixed(&plan.sites_of(self.person, true)),
+            own @ Expect::Own(_) => own.clone(),
+        };
+        let is_open = asked.person.is_none()
+            || asked.target == "/api/hello"
+            || matches!(asked.expect, Expect::Own(&["no_such_path" | "method_not_allowed"]));
+        if plan.reload.is_some_and(|reload| asked.person == Some(reload.switched_off)) && !is_open {
+            asked.later = Expect::Own(&["key_disabled"]);
+        }
     }
 
     /// Puts the credentials in, and says what comes of wrong ones.
@@ -381,6 +450,16 @@ impl Draft {
             Some(_) => {}
         }
     }
+}
+
+/// Where a message for `model` goes.
+fn aims(plan: &Plan, person: usize, model: &str, is_reloaded: bool) -> Expect {
+    plan.resolve(person, model, is_reloaded).map_or_else(|reason| Expect::Own(one(reason)), Expect::Aims)
+}
+
+/// Where a passed-through path goes.
+fn fixed(sites: &[usize]) -> Expect {
+    sites.first().map_or(Expect::Own(&["upstreams_denied"]), |site| Expect::Fixed(*site))
 }
 
 /// A reason as a list of one.

@@ -1,11 +1,11 @@
 //! What a simulated upstream answers to one request: every byte of it, where it breaks off, and what then.
 
 use super::{
+    content,
     dice::Dice,
     message::{Fields, Message, Reader, Side},
 };
 use crate::base::Mono;
-use std::fmt::Write;
 
 /// What comes behind the last byte that a script writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,11 @@ pub struct Script {
 }
 
 impl Script {
+    /// The first value of a field of its head.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
     /// What a client gets at best, and whether that is all of the answer.
     pub fn at_best(&self) -> (Option<Message>, bool) {
         let mut reader = Reader::new(Side::Answers(vec![self.is_head, false]));
@@ -124,43 +129,100 @@ impl Script {
         }
     }
 
-    /// Makes up an answer to request `id`.
-    pub fn make(dice: &mut Dice, id: u32, patience_ms: u64) -> Script {
+    /// Makes up the answer that request `id` gets when it comes for the `at`th time.
+    pub fn make(dice: &mut Dice, id: u32, at: usize, patience_ms: u64) -> Script {
         let is_stream = dice.chance(2);
         let status = if is_stream {
             200
         } else {
-            *dice.pick(&[200, 200, 200, 400, 401, 403, 404, 413, 429, 500, 503, 529, 204])
+            *dice.pick(&[200, 200, 200, 200, 400, 400, 401, 402, 403, 404, 413, 429, 429, 500, 503, 529, 204, 302, 408])
         };
-        let body = match status {
-            204 => Vec::new(),
-            _ if is_stream => stream(dice, id),
-            _ => document(dice, id),
+        let (kind, body) = match status {
+            204 => ("application/json", Vec::new()),
+            _ if is_stream => (*dice.pick(&content::STREAMS), content::stream(dice, id)),
+            _ if dice.chance(14) => ("text/html", b"<html>not an API</html>".to_vec()),
+            200 => ("application/json", content::document(dice, id)),
+            _ => ("application/json", content::refusal(dice, id, status)),
         };
-        let mut script = Script {
-            status,
-            fields: fields(dice, id, is_stream),
-            wire: Vec::new(),
-            head_end: 0,
-            body_end: 0,
-            is_head: false,
-            body,
-            is_stream,
-            until_close: false,
-            is_malformed: false,
-            interim: if dice.chance(6) { dice.between(1, 3) } else { 0 },
-            reads: Reads::Whole,
-            written: 0,
-            then: Then::Next,
-            pause: None,
-            is_stale: dice.chance(8),
-        };
+        let mut script = Script::whole(status, fields(dice, (id, at), kind), body);
+        script.is_stream = is_stream;
+        script.is_stale = dice.chance(8);
+        if dice.chance(6) {
+            script.interim = dice.between(1, 3);
+        }
         if dice.chance(60) {
             script.interim = dice.between(8, 10);
         }
         script.frame(dice);
         script.fault(dice, patience_ms);
         script
+    }
+
+    /// Makes up an answer as a working upstream gives it, whether or not it likes the request.
+    pub fn calm(dice: &mut Dice, id: u32, at: usize) -> Script {
+        let is_stream = dice.chance(3);
+        let status = if is_stream { 200 } else { *dice.pick(&[200, 400, 400, 405, 409, 413, 415, 422]) };
+        let (kind, body) = match status {
+            _ if is_stream => (content::STREAMS[0], content::whole_stream(dice, id)),
+            200 => ("application/json", content::answer(dice, id)),
+            _ => ("application/json", content::envelope("invalid_request_error", id)),
+        };
+        let mut script = Script::whole(status, fields(dice, (id, at), kind), body);
+        script.is_stream = is_stream;
+        script.frame(dice);
+        if script.is_malformed {
+            return Script::calm(dice, id, at);
+        }
+        script
+    }
+
+    /// What an upstream that is out of order answers; nothing at all without a status.
+    pub fn ill(id: u32, at: usize, status: Option<u16>, then: Then) -> Script {
+        let kind = match status {
+            Some(401) => "authentication_error",
+            Some(429) => "rate_limit_error",
+            Some(529) => "overloaded_error",
+            _ => "api_error",
+        };
+        let name: Fields = vec![("x-sim-id".into(), id.to_string()), ("x-sim-try".into(), at.to_string())];
+        let mut script = Script::whole(status.unwrap_or(500), name, content::envelope(kind, id));
+        script.fields.push(("content-length".into(), script.body.len().to_string()));
+        script.head();
+        script.wire.extend_from_slice(&script.body);
+        script.body_end = script.wire.len();
+        (script.written, script.then) = (if status.is_some() { script.body_end } else { 0 }, then);
+        script
+    }
+
+    /// An answer that nothing is wrong with, unframed.
+    fn whole(status: u16, fields: Fields, body: Vec<u8>) -> Script {
+        Script {
+            status,
+            fields,
+            wire: Vec::new(),
+            head_end: 0,
+            body_end: 0,
+            is_head: false,
+            body,
+            is_stream: false,
+            until_close: false,
+            is_malformed: false,
+            interim: 0,
+            reads: Reads::Whole,
+            written: 0,
+            then: Then::Next,
+            pause: None,
+            is_stale: false,
+        }
+    }
+
+    fn head(&mut self) {
+        self.wire.extend_from_slice(format!("HTTP/1.1 {} Said\r\n", self.status).as_bytes());
+        for (name, value) in &self.fields {
+            self.wire.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        self.wire.extend_from_slice(b"\r\n");
+        self.head_end = self.wire.len();
     }
 
     fn frame(&mut self, dice: &mut Dice) {
@@ -191,12 +253,7 @@ impl Script {
             self.wire.extend_from_slice(dice.pick(&early).as_bytes());
         }
         let head_at = self.wire.len();
-        self.wire.extend_from_slice(format!("HTTP/1.1 {} Said\r\n", self.status).as_bytes());
-        for (name, value) in &self.fields {
-            self.wire.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-        }
-        self.wire.extend_from_slice(b"\r\n");
-        self.head_end = self.wire.len();
+        self.head();
         if dice.chance(40) {
             self.is_malformed = true;
             let at = head_at + dice.below(9);
@@ -209,9 +266,15 @@ impl Script {
 
     fn fault(&mut self, dice: &mut Dice, patience_ms: u64) {
         match dice.below(14) {
-            0..=2 => {
+            0 | 2 => {
                 self.written = dice.below(self.body_end);
                 self.then = *dice.pick(&[Then::Close, Then::Close, Then::Reset, Then::Silence]);
+            }
+            1 if self.is_stream => {
+                // At the border of an event.
+                let borders = content::borders(&self.body);
+                self.written = self.wire_at(*dice.pick(&borders));
+                self.then = *dice.pick(&[Then::Close, Then::Reset, Then::Silence]);
             }
             3 if self.head_end < self.body_end => {
                 self.written = dice.between(self.head_end, self.body_end - 1);
@@ -235,16 +298,36 @@ impl Script {
         if self.wire.len() > self.body_end {
             self.written = self.wire.len();
         }
+        if self.written >= self.body_end && self.then == Then::Silence {
+            self.then = Then::Next; // nothing is missing
+        }
+    }
+
+    /// Where in `wire` so many bytes of the payload are complete.
+    fn wire_at(&self, mut payload: usize) -> usize {
+        let mut at = self.head_end;
+        if !self.fields.iter().any(|(_, value)| value == "chunked") {
+            return at + payload;
+        }
+        loop {
+            let line: Vec<u8> = self.wire[at..].iter().copied().take_while(|byte| *byte != b'\n').collect();
+            let size = String::from_utf8_lossy(&line);
+            let size = usize::from_str_radix(size.split([';', '\r']).next().unwrap_or_default(), 16).unwrap_or(0);
+            at += line.len() + 1;
+            if size == 0 || payload <= size {
+                return at + payload.min(size);
+            }
+            (at, payload) = (at + size + 2, payload - size);
+        }
     }
 }
 
-fn fields(dice: &mut Dice, id: u32, is_stream: bool) -> Fields {
-    let kind = if is_stream {
-        dice.pick(&["text/event-stream", "Text/Event-Stream; charset=utf-8"])
-    } else {
-        &"application/json"
-    };
-    let mut fields: Fields = vec![("Content-Type".into(), (*kind).into()), ("x-sim-id".into(), id.to_string())];
+fn fields(dice: &mut Dice, (id, at): (u32, usize), kind: &str) -> Fields {
+    let mut fields: Fields = vec![
+        ("Content-Type".into(), kind.into()),
+        ("x-sim-id".into(), id.to_string()),
+        ("x-sim-try".into(), at.to_string()),
+    ];
     let more: [(&str, &str); 9] = [
         ("request-id", "req_sim"),
         ("X-Odd-CASE", "a  b"),
@@ -258,47 +341,6 @@ fn fields(dice: &mut Dice, id: u32, is_stream: bool) -> Fields {
     ];
     fields.extend(more.iter().filter(|_| dice.chance(2)).map(|(name, value)| ((*name).into(), (*value).into())));
     fields
-}
-
-fn document(dice: &mut Dice, id: u32) -> Vec<u8> {
-    if dice.chance(6) {
-        return Vec::new();
-    }
-    let pad = dice.size(120_000);
-    format!("{{\"id\": {id}, \"pad\":\"{}\" }}", dice.text(pad)).into_bytes()
-}
-
-/// A stream as a model makes it; now and then with oddities that the standard allows.
-fn stream(dice: &mut Dice, id: u32) -> Vec<u8> {
-    let end = *dice.pick(&["\n", "\n", "\n", "\r\n", "\r"]);
-    let mut out = String::new();
-    let mut event = |dice: &mut Dice, name: &str, bytes: usize| {
-        let text = dice.text(bytes);
-        let _ =
-            write!(out, "event: {name}{end}data: {{\"type\":\"{name}\",\"of\":{id},\"text\":\"{text}\"}}{end}{end}");
-    };
-    event(dice, "message_start", 20);
-    for _ in 0..dice.between(0, 3) {
-        event(dice, "content_block_start", 10);
-        for _ in 0..dice.below(8) {
-            let bytes = if dice.chance(30) { 14_000 + dice.below(20_000) } else { dice.size(3_000) };
-            event(dice, "content_block_delta", bytes);
-            if dice.chance(6) {
-                event(dice, "ping", 0);
-            }
-        }
-        event(dice, "content_block_stop", 0);
-    }
-    if dice.chance(12) {
-        event(dice, "error", 20);
-    } else {
-        event(dice, "message_delta", 10);
-        event(dice, "message_stop", 0);
-    }
-    if dice.chance(20) {
-        out.push_str(": no blank line follows");
-    }
-    out.into_bytes()
 }
 
 /// Puts `body` into `out`, in chunks of all sizes.
@@ -324,7 +366,7 @@ mod tests {
         let mut dice = Dice::new(1);
         let (mut whole, mut broken) = (0, 0);
         for id in 0..400 {
-            let script = Script::make(&mut dice, id, 20_000);
+            let script = Script::make(&mut dice, id, 0, 20_000);
             let (message, is_whole) = script.at_best();
             // Without framing, an answer that was cut short and then ended is a whole answer.
             if is_whole && script.written >= script.body_end {

@@ -46,7 +46,7 @@ pub struct Plan {
 
 /// How an id fell under a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
+pub enum By {
     /// Its name or glob stands for it.
     Name,
     /// It is one of its aliases.
@@ -200,7 +200,7 @@ impl Table {
 
     /// The rule that an id falls under, and how. Where none has it as it is, the catalogue says what else it is called,
     /// and what has come after it.
-    fn rule(&self, model: &str) -> Option<(ModelSlot, &Model, By)> {
+    pub fn rule(&self, model: &str) -> Option<(ModelSlot, &Model, By)> {
         if model.len() > MODEL_BYTES_MAX {
             return None;
         }

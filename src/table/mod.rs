@@ -23,7 +23,7 @@ use subtle::ConstantTimeEq;
 use crate::base::bounds;
 use crate::base::{CallerSlot, ModelSlot, Span, TeamSlot, UpstreamSlot, Wall};
 
-pub use access::{Access, Plan, Refusal};
+pub use access::{Access, By, Plan, Refusal};
 pub use listener::{Hosts, Listener, ListenerTls};
 pub use pattern::Pattern;
 pub use slots::Slots;

@@ -3,7 +3,7 @@
 //! An upstream's slot stands for its name *and* for where it is: one that moves gets a new slot, so that addresses,
 //! TLS sessions and idle connections of the old place cannot serve the new one.
 
-use super::{Access, Table, Upstream};
+use super::{Access, Caller, Table, Upstream};
 use crate::base::{CallerSlot, CredentialSlot, ModelSlot, TeamSlot, UpstreamSlot};
 use std::{collections::HashMap, fmt::Write, sync::Arc};
 
@@ -115,6 +115,11 @@ impl Table {
     /// The upstreams with their slots, in file order.
     pub fn upstream_slots(&self) -> impl Iterator<Item = (UpstreamSlot, &Upstream)> {
         self.upstreams.iter().enumerate().map(|(place, u)| (UpstreamSlot(self.slots.upstreams.slot(place)), u))
+    }
+
+    /// The keys with their slots, in file order.
+    pub fn caller_slots(&self) -> impl Iterator<Item = (CallerSlot, &Caller)> {
+        self.callers.iter().enumerate().map(|(place, caller)| (CallerSlot(self.slots.callers.slot(place)), caller))
     }
 
     /// Every slot that an upstream of this name has had, wherever it was, in the order in which it had them.

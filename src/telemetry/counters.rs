@@ -1,12 +1,22 @@
 //! What a core counts. Each number has one writer, the core itself, so that adding is a load and a store without a
 //! locked instruction; every thread may read, and sees values that are at most a moment old.
 
-use super::{histogram::Histogram, record::Record};
-use crate::base::{Kind, Origin, UpstreamSlot, failure::TABLE};
+use super::{
+    histogram::Histogram,
+    record::{Attempt, Ending, Record},
+};
+use crate::base::{CredentialSlot, Kind, Origin, UpstreamSlot, failure::TABLE};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// Upstreams that are counted apart; the slots after them share the last place, so that labels stay bounded.
 pub const UPSTREAMS_MAX: usize = 64;
+/// Credentials that are counted apart; likewise.
+pub const CREDENTIALS_MAX: usize = 128;
+/// What an attempt came to, besides the failure table's reasons: it was the client's answer; it was an error before it
+/// had content; or what followed from its status.
+pub const OUTCOMES: [&str; 6] = ["delivered", "early_error", "passed_over", "nothing", "no_room", "upstream_failed"];
+/// One place for each of them, one for each row of the failure table, and one for what is in neither.
+const VERDICTS: usize = OUTCOMES.len() + TABLE.len() + 1;
 /// Every status that HTTP has a class for.
 const STATUSES: std::ops::Range<usize> = 100..600;
 /// One place for each row of the failure table, and one for a reason that is not in it.
@@ -106,6 +116,33 @@ pub struct UpstreamCounters {
     pub reuses: Counter,
     /// Requests sent a second time, because a reused connection turned out to be closed.
     pub replays: Counter,
+    /// Requests sent while its breaker was open, to see whether it works again.
+    pub probes: Counter,
+}
+
+/// How the client of an answer that failed after it had begun learns of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// By an error event.
+    Event,
+    /// By a body without its end.
+    Cut,
+    /// Not at all: nothing but the last event was missing, and forebay wrote it.
+    Completed,
+}
+
+impl Late {
+    /// All of them, in order.
+    pub const ALL: [Late; 3] = [Late::Event, Late::Cut, Late::Completed];
+
+    /// As it stands in metrics.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Late::Event => "error_event",
+            Late::Cut => "cut",
+            Late::Completed => "completed",
+        }
+    }
 }
 
 /// How a client's TLS handshake came out.
@@ -189,6 +226,25 @@ pub struct Counters {
     pub duration: Histogram,
     /// forebay's own part of the duration: without waiting for the client or the upstream.
     pub overhead: Histogram,
+    /// From the head of an answer until it was certain that it would be the client's: how long its beginning was held.
+    pub held: Histogram,
+    /// Answers that were committed to a client.
+    pub commits: Counter,
+    /// Exchanges for which more than one candidate was asked, and whose client has its answer.
+    pub failovers_saved: Counter,
+    /// The same, but without an answer for the client.
+    pub failovers_lost: Counter,
+    /// Pings of forebay's own in streams whose upstream was silent.
+    pub pings: Counter,
+    /// Thinking blocks left out because another family's signature is on them.
+    pub thinking_dropped: Counter,
+    /// Conversations that went to another credential than the one that has their cache.
+    pub moved: Counter,
+    /// About how much cached input that made new, in tokens as a model counts them.
+    pub moved_llm_tokens: Counter,
+    late: [Counter; Late::ALL.len()],
+    /// One for each credential that is counted apart.
+    attempts: Box<[[Counter; VERDICTS]]>,
     handshakes: [Counter; Handshake::ALL.len()],
     statuses: [Counter; STATUSES.end - STATUSES.start],
     reasons: [Counter; REASONS],
@@ -216,6 +272,16 @@ impl Counters {
             first_byte: Histogram::new(),
             duration: Histogram::new(),
             overhead: Histogram::new(),
+            held: Histogram::new(),
+            commits: Counter::new(),
+            failovers_saved: Counter::new(),
+            failovers_lost: Counter::new(),
+            pings: Counter::new(),
+            thinking_dropped: Counter::new(),
+            moved: Counter::new(),
+            moved_llm_tokens: Counter::new(),
+            late: [const { Counter::new() }; Late::ALL.len()],
+            attempts: (0..CREDENTIALS_MAX).map(|_| [const { Counter::new() }; VERDICTS]).collect(),
             handshakes: [const { Counter::new() }; Handshake::ALL.len()],
             statuses: [const { Counter::new() }; STATUSES.end - STATUSES.start],
             reasons: [const { Counter::new() }; REASONS],
@@ -226,6 +292,18 @@ impl Counters {
     /// Clients' TLS handshakes that came out so.
     pub fn handshakes(&self, outcome: Handshake) -> &Counter {
         &self.handshakes[outcome as usize]
+    }
+
+    /// Answers that failed after they had begun, and whose clients were told so.
+    pub fn late(&self, told: Late) -> &Counter {
+        &self.late[told as usize]
+    }
+
+    /// What came of the attempts with a credential: each verdict and how often, without those that never came.
+    pub fn attempts(&self, credential: CredentialSlot) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = &self.attempts[credential.index().min(CREDENTIALS_MAX - 1)];
+        let counted = counts.iter().enumerate().map(|(at, count)| (verdict_at(at), count.get()));
+        counted.filter(|(_, count)| *count > 0)
     }
 
     /// Exchanges that ended with `status`; a status outside 100..600 counts as 599.
@@ -267,6 +345,7 @@ impl Counters {
                 upstream.failures.add(1);
             }
         }
+        self.observe_attempts(record);
         self.body_read.observe(record.body_us);
         if record.first_byte_us > 0 {
             self.first_byte.observe(record.first_byte_us);
@@ -274,6 +353,34 @@ impl Counters {
         self.duration.observe(record.duration_us);
         self.overhead.observe(record.overhead_us);
     }
+
+    fn observe_attempts(&self, record: &Record) {
+        let mut tried = 0;
+        for Attempt { credential, verdict, .. } in record.tried.iter().flatten() {
+            tried += 1;
+            self.attempts[credential.index().min(CREDENTIALS_MAX - 1)][place_of(verdict)].add(1);
+        }
+        if tried > 1 {
+            let is_saved = record.ending == Ending::Complete && record.status < 500 && record.status != 429;
+            (if is_saved { &self.failovers_saved } else { &self.failovers_lost }).add(1);
+        }
+        if record.commit_us > 0 {
+            self.commits.add(1);
+        }
+    }
+}
+
+/// Where a verdict is counted.
+fn place_of(verdict: &str) -> usize {
+    let own = OUTCOMES.iter().position(|outcome| *outcome == verdict);
+    let reason = || TABLE.iter().position(|row| row.reason == verdict).map(|at| OUTCOMES.len() + at);
+    own.or_else(reason).unwrap_or(VERDICTS - 1)
+}
+
+/// What is counted there.
+fn verdict_at(place: usize) -> &'static str {
+    let reason = || TABLE.get(place.wrapping_sub(OUTCOMES.len())).map(|row| row.reason);
+    OUTCOMES.get(place).copied().or_else(reason).unwrap_or("other")
 }
 
 impl Default for Counters {
@@ -323,6 +430,40 @@ mod tests {
         assert_eq!(counters.other_failures().get(), 2);
         assert_eq!(counters.upstream(UpstreamSlot(63)).answers[0].get(), 1);
         assert_eq!(counters.upstream(UpstreamSlot(63)).answers[4].get(), 1);
+    }
+
+    #[test]
+    fn attempts_are_counted_by_credential_and_verdict() {
+        let counters = Counters::new();
+        let attempt = |credential, verdict| {
+            let (upstream, credential) = (UpstreamSlot(0), CredentialSlot(credential));
+            Some(Attempt { upstream, credential, status: 0, verdict, at_us: 0, took_us: 0 })
+        };
+        let mut failed_over = record();
+        failed_over.status = 200;
+        failed_over.commit_us = 1_400;
+        failed_over.tried = [attempt(0, "connect_failed"), attempt(u32::MAX, "a verdict of tomorrow"), None];
+        counters.observe(&failed_over);
+        failed_over.tried = [attempt(0, "connect_failed"), attempt(1, "delivered"), None];
+        counters.observe(&failed_over);
+        failed_over.status = 529;
+        failed_over.commit_us = 0;
+        counters.observe(&failed_over);
+        let of = |slot| counters.attempts(CredentialSlot(slot)).collect::<Vec<_>>();
+        assert_eq!(of(0), [("connect_failed", 3)]);
+        assert_eq!(of(1), [("delivered", 2)]);
+        assert_eq!(of(CREDENTIALS_MAX as u32 + 5), [("other", 1)]);
+        assert_eq!((counters.failovers_saved.get(), counters.failovers_lost.get()), (2, 1));
+        assert_eq!(counters.commits.get(), 2);
+    }
+
+    #[test]
+    fn every_verdict_has_a_place_of_its_own() {
+        let all: Vec<usize> =
+            OUTCOMES.iter().copied().chain(TABLE.iter().map(|row| row.reason)).map(place_of).collect();
+        assert_eq!(all, (0..VERDICTS - 1).collect::<Vec<_>>());
+        assert!((0..VERDICTS - 1).all(|place| place_of(verdict_at(place)) == place));
+        assert_eq!(verdict_at(VERDICTS - 1), "other");
     }
 
     #[test]

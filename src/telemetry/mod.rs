@@ -8,7 +8,7 @@ pub mod histogram;
 pub mod record;
 pub mod text;
 
-pub use counters::{Counter, Counters, Gauge, Handshake, UpstreamCounters};
+pub use counters::{Counter, Counters, Gauge, Handshake, Late, UpstreamCounters};
 pub use histogram::Histogram;
 pub use record::{ATTEMPTS_KEPT, Attempt, Client, Ending, Record, RequestId};
 pub use text::Text;

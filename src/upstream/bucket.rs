@@ -146,19 +146,6 @@ impl Bucket {
         size as f64 - missing / SECOND * self.rate()
     }
 
-    pub(super) fn debug(&self, now: Mono) -> String {
-        let t = &self.told;
-        format!(
-            "size {} rate {} newer {:?} older {:?} fresh {:?} ago others {:.3} pending {}",
-            t.size.load(Relaxed),
-            self.rate(),
-            Mono(t.newer.load(Relaxed)).since(now).as_ms(),
-            Mono(t.older.load(Relaxed)).since(now).as_ms(),
-            now.since(Mono(t.heard_of.load(Relaxed))).as_ms(),
-            f64::from_bits(t.others.load(Relaxed)),
-            self.pending()
-        )
-    }
     /// For people: what is there, and what the full bucket holds.
     pub(super) fn shown(&self, now: Mono) -> Option<(i64, u64)> {
         let size = self.told.size.load(Relaxed);

@@ -9,7 +9,7 @@
 use super::{
     Rest, Told,
     bucket::{Bucket, Reading},
-    pace::{Pace, Rise},
+    pace::Pace,
     told::Level,
 };
 use crate::base::{Mono, Span};
@@ -149,14 +149,14 @@ impl Capacity {
         if let Some(later) = self.pace.wait(now) {
             return Room::At(later);
         }
-        match self.pace.rise(input, self.input.per_minute().max(self.both.per_minute()), now) {
-            Rise::Refused(later) => Room::At(later),
-            Rise::Sharp(later) => Room::Paced(later),
-            Rise::Free if !self.is_known.load(Relaxed) && self.requests.pending() >= UNKNOWN_MAX => {
-                Room::Paced(now.after(UNKNOWN_LATER))
-            }
-            Rise::Free => Room::Now,
+        let per_minute = self.input.per_minute().max(self.both.per_minute());
+        if let Some(later) = self.pace.is_sharp(input, per_minute, now) {
+            return Room::Paced(later);
         }
+        if !self.is_known.load(Relaxed) && self.requests.pending() >= UNKNOWN_MAX {
+            return Room::Paced(now.after(UNKNOWN_LATER));
+        }
+        Room::Now
     }
 
     /// Output that is expected of a request.
@@ -244,7 +244,8 @@ impl Capacity {
         let until = now.after(span.max(REFUSED_MIN).min(super::told::RETRY_AFTER_MAX));
         self.refused.extend(until);
         if !explained {
-            self.pace.refuse(taken.input, now, until);
+            let is_told = self.requests.is_told() || self.input.is_told() || self.both.is_told();
+            self.pace.refuse(taken.input, is_told, now, until);
         }
         until
     }
@@ -263,10 +264,6 @@ impl Capacity {
         self.output_mean.store(next.max(1), Relaxed);
     }
 
-    /// D
-    pub fn debug(&self, now: Mono) -> String {
-        self.input.debug(now)
-    }
     /// All that people may want to know.
     pub fn shown(&self, now: Mono) -> CapacityShown {
         let left = |bucket: &Bucket| bucket.shown(now).map(|(left, of)| Left { left, of });

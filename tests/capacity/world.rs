@@ -41,6 +41,8 @@ pub struct Setting {
     pub others: Option<(u64, u64)>,
     /// The provider's clock is ahead of ours.
     pub skew_ms: u64,
+    /// Answers tell nothing of limits, but for `retry-after`.
+    pub tells_nothing: bool,
     /// Traffic begins at once, or rises over so many minutes.
     pub rises_over_minutes: f64,
 }
@@ -102,7 +104,6 @@ pub struct World<'a> {
     now: Mono,
     body: Vec<u8>,
     left: u64,
-    w: (f64, Mono, f64),
     /// Until when traffic is heavier or lighter, and how much.
     mood: (Mono, f64),
     outcome: Outcome,
@@ -144,7 +145,6 @@ impl World<'_> {
             now: START,
             body,
             left: setting.requests,
-            w: (0.0, START, 0.0),
             mood: (START, 1.0),
             outcome: Outcome { requests: setting.requests, ..Outcome::default() },
         };
@@ -207,8 +207,6 @@ impl World<'_> {
         for _ in 0..together.min(self.left) {
             self.left -= 1;
             let (input, output, draw) = (self.input(), 40 + self.rng.below(1_000), self.rng.draw());
-            self.w.0 = (self.w.0 - self.now.since(self.w.1).0 as f64 / 1e9 * 8e6 / 60.0).max(0.0) + input as f64;
-            self.w.1 = self.now;
             // What is estimated from bytes is off by up to 15 %.
             let estimate = (input as f64 * (0.85 + 0.3 * self.unit())) as u64;
             let demand = Demand { input: estimate, output_max: OUTPUT_MAX, ..Demand::default() };
@@ -260,9 +258,6 @@ impl World<'_> {
         let Some(exchange) = self.exchanges.get_mut(&number) else { return };
         let plan = self.table.resolve(CallerSlot(0), MODEL).unwrap();
         let view = View {
-            fallback: true,
-            bound: false,
-            waited: forebay::base::Span::ZERO,
             table: &self.table,
             health: &self.health,
             plan,
@@ -270,6 +265,9 @@ impl World<'_> {
             demand: exchange.demand,
             bytes: exchange.input * 4,
             conversation: None,
+            fallback: true,
+            bound: false,
+            waited: Span::ZERO,
         };
         if exchange.tried.is_empty() {
             self.health.budget.note_request(now);
@@ -277,19 +275,6 @@ impl World<'_> {
         // A candidate whose last room another has taken meanwhile is chosen anew; here nobody else is at it.
         let Choice::Ask(candidate) = choose(&view, &exchange.tried, now, exchange.draw) else {
             self.outcome.visible += 1;
-            let shown: Vec<_> = self
-                .table
-                .credential_slots()
-                .map(|(slot, ..)| slot)
-                .filter_map(|slot| self.health.credential(slot))
-                .map(|state| state.class(forebay::upstream::ModelClass::of(MODEL)).debug(now))
-                .collect();
-            eprintln!(
-                "DEBUG {} s: {} tokens ({}) nobody: {shown:#?}",
-                now.since(START).as_ms() / 1000,
-                exchange.input,
-                exchange.demand.input
-            );
             self.exchanges.remove(&number);
             return;
         };
@@ -376,19 +361,8 @@ impl World<'_> {
         }
         exchange.headed = true;
         let told = Told::read(head.fields.iter().map(|field| (field.name.of(bytes), field.value.of(bytes))), wall);
-        if head.status == 429 {
-            let state = self.health.credential(exchange.candidate.unwrap().credential).unwrap();
-            eprintln!(
-                "REF {} input {} est {} begun {} ago; told {:?} retry {:?}; {}",
-                now.since(START).as_ms(),
-                exchange.input,
-                exchange.demand.input,
-                now.since(exchange.sent.as_ref().unwrap().began()).as_ms(),
-                told.input.remaining,
-                told.retry_after.map(|s| s.as_ms()),
-                state.class(forebay::upstream::ModelClass::of(MODEL)).debug(exchange.sent.as_ref().unwrap().began())
-            );
-        }
+        let told =
+            if self.setting.tells_nothing { Told { retry_after: told.retry_after, ..Told::default() } } else { told };
         let (sent, candidate) = (exchange.sent.as_mut().unwrap(), exchange.candidate.unwrap());
         match head.status {
             200 => {

@@ -22,6 +22,7 @@ mod failover;
 mod files;
 mod health;
 mod leaving;
+mod levers;
 mod panic;
 mod reload;
 mod requests;

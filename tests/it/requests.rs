@@ -237,9 +237,9 @@ fn the_process_holds_no_more_body_bytes_than_it_may() {
 fn an_http_1_0_client_gets_what_it_understands() {
     for (_, driver) in DRIVERS {
         let upstream = Upstream::plain(|got, stream| {
-            let whole = got.number == 0;
-            let end = if whole { "0\r\n\r\n" } else { "" };
-            stream.write_all((STREAM_HEAD.to_owned() + &chunk(&event("ping", "")) + end).as_bytes()).is_ok() && whole
+            let (name, end) = [("ping", "0\r\n\r\n"), ("ping", ""), ("content_block_stop", "")][got.number];
+            stream.write_all((STREAM_HEAD.to_owned() + &chunk(&event(name, "")) + end).as_bytes()).is_ok()
+                && got.number == 0
         });
         let forebay = Forebay::start(&config(&format!("http://{}", upstream.address), ""), driver);
         let request = format!(
@@ -248,8 +248,9 @@ fn an_http_1_0_client_gets_what_it_understands() {
         );
         let answer = forebay.ask(&request);
         assert_eq!((answer.text(), answer.complete), (event("ping", ""), true));
-        let broken = forebay.ask(&request).text();
-        assert!(broken.contains("event: error"), "where the close is the end, only an event can tell: {broken}");
+        let told = forebay.ask(&request);
+        assert!(told.text().starts_with(&(event("ping", "") + "event: error\n")) && told.complete, "{told:?}");
+        assert!(!forebay.ask(&request).complete, "where no event may tell, a break is a reset: the close is the end");
     }
 }
 

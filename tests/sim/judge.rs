@@ -1,15 +1,18 @@
 //! Every invariant can fail: runs that went well are altered afterwards, each in one way, and the judge must say which.
 
+use forebay::telemetry::Record;
 use forebay::{
     base::{Mono, Span},
     sim::{
         self, Observed,
         judge::{faithful, judge, rule},
         message::Message,
-        plan::Plan,
-        request::Expect,
+        plan::{Plan, Times},
+        provider::{Attempt, Fragment},
+        request::{Asked, Expect},
     },
 };
+use std::rc::Rc;
 
 /// Alters a run; false where the run has nothing of the kind.
 type Alter = fn(&Plan, &mut Observed) -> bool;
@@ -34,9 +37,45 @@ fn is_stream(message: &Message) -> bool {
     message.field("content-type").is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"))
 }
 
+/// Its framing lets forebay say something.
+fn has_room(message: &Message) -> bool {
+    message.field("content-length").is_none()
+}
+
 fn tell(text: &str) -> impl Fn(&Message) -> bool {
     move |message| String::from_utf8_lossy(&message.body).contains(text)
 }
+
+/// Asks somebody else, too, for the first request that `suits` and that went to one candidate only, at `began`.
+fn ask_again(p: &Plan, o: &mut Observed, suits: impl Fn(&Asked) -> bool, began: Option<Mono>) -> bool {
+    let asks = p.visits.iter().flat_map(|visit| &visit.asks).filter(|asked| suits(asked));
+    let of = |o: &Observed, id: u32| o.upstreams.attempts.iter().filter(|a| a.id == Some(id)).count();
+    let Some(id) = asks.map(|asked| asked.id).find(|id| of(o, *id) == 1) else { return false };
+    let one = o.upstreams.attempts.iter().find(|attempt| attempt.id == Some(id)).unwrap().clone();
+    let other = (0..p.sites.len()).find(|site| *site != one.site);
+    let Some(site) = other else { return false };
+    let again = at(p, one.clone(), site);
+    o.upstreams.attempts.push(Attempt { began: began.unwrap_or(one.began), ..again });
+    true
+}
+
+/// The same request as another upstream would have got it.
+fn at(p: &Plan, mut attempt: Attempt, site: usize) -> Attempt {
+    let own = p.sites[attempt.site].credentials.clone();
+    attempt.request.fields.retain(|field| !own.contains(field));
+    attempt.request.fields.push(p.sites[site].credentials[0].clone());
+    attempt.site = site;
+    attempt
+}
+
+fn replace(text: &mut Vec<u8>, what: &str, with: &str) {
+    *text = String::from_utf8_lossy(text).replacen(what, with, 1).into_bytes();
+}
+
+const PING: &str = "event: ping\ndata: {\"type\": \"ping\"}\n\n";
+const STOP: &str = "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+const TOLD: &str =
+    "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"forebay: no\"}}\n\n";
 
 /// What is done to the run, and which invariant must notice.
 const ALTERATIONS: &[(&str, &str, Alter)] = &[
@@ -66,7 +105,7 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
         };
         alter(p, o, in_chunks, |m| m.body.truncate(m.body.len() - 2))
     }),
-    ("an error event inside an event", rule::BROKEN, |p, o| {
+    ("an error event inside an event", rule::ANSWER_BYTES, |p, o| {
         alter(
             p,
             o,
@@ -77,6 +116,133 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
                 m.body.drain(told - 2..told);
             },
         )
+    }),
+    ("a stream that is completed twice", rule::BROKEN, |p, o| {
+        let whole = |m: &Message| m.is_complete && is_stream(m) && tell("message_stop")(m) && has_room(m);
+        alter(p, o, whole, |m| m.body.extend(STOP.bytes()))
+    }),
+    ("a stream that is completed too early", rule::BROKEN, |p, o| {
+        let whole = |m: &Message| m.is_complete && is_stream(m) && tell("event: message_delta\n")(m) && has_room(m);
+        alter(p, o, whole, |m| {
+            let cut = String::from_utf8_lossy(&m.body).find("event: message_delta").unwrap();
+            m.body.truncate(cut);
+            m.body.extend(STOP.bytes());
+        })
+    }),
+    ("an error event after a finished block", rule::BROKEN, |p, o| {
+        let whole = |m: &Message| m.is_complete && is_stream(m) && tell("event: message_delta\n")(m) && has_room(m);
+        alter(p, o, whole, |m| {
+            let cut = String::from_utf8_lossy(&m.body).find("event: message_delta").unwrap();
+            m.body.truncate(cut);
+            m.body.extend(TOLD.bytes());
+        })
+    }),
+    ("a ping that nobody wants", rule::READABLE, |p, o| {
+        let whole = |m: &Message| m.is_complete && is_stream(m) && tell("event: message_delta\n")(m) && has_room(m);
+        p.patience.ping == Span::ZERO && alter(p, o, whole, |m| m.body.splice(0..0, PING.bytes()).for_each(drop))
+    }),
+    ("a ping inside an event", rule::ANSWER_BYTES, |p, o| {
+        let whole = |m: &Message| m.is_complete && is_stream(m) && m.body.len() > 90 && has_room(m);
+        alter(p, o, whole, |m| m.body.splice(9..9, PING.bytes()).for_each(drop))
+    }),
+    ("a failure that does not say who speaks", rule::READABLE, |_, o| {
+        let mut messages = o.clients.iter_mut().flat_map(|saw| &mut saw.reader.messages);
+        let own = messages.find(|m| m.is_complete && m.field("x-sim-id").is_none() && tell("\"forebay: ")(m));
+        own.map(|m| replace(&mut m.body, "\"forebay: ", "\"gateway: ")).is_some()
+    }),
+    ("an error event that cannot be read", rule::READABLE, |p, o| {
+        let told = |m: &Message| m.is_complete && is_stream(m) && tell("\"message\":\"forebay: ")(m) && has_room(m);
+        alter(p, o, told, |m| replace(&mut m.body, "\"}\n\n", "\"\n\n"))
+    }),
+    ("a refused credential that is passed on", rule::READABLE, |p, o| {
+        let Some(message) = relayed(p, o, |m| m.is_complete && m.status() == 400) else { return false };
+        message.first = "HTTP/1.1 401 Said".into();
+        let (id, tried) = (message.field("x-sim-id").map(String::from), message.field("x-sim-try").map(String::from));
+        let name = |attempt: &&mut Attempt| {
+            attempt.script.field("x-sim-id") == id.as_deref() && attempt.script.field("x-sim-try") == tried.as_deref()
+        };
+        o.upstreams.attempts.iter_mut().find(name).map(|a| Rc::make_mut(&mut a.script).status = 401).is_some()
+    }),
+    ("an answer of another upstream than is told", rule::LOG, |p, o| {
+        alter(
+            p,
+            o,
+            |_| true,
+            |m| {
+                m.fields.iter_mut().filter(|f| f.0 == "x-forebay-upstream").for_each(|f| f.1 = "elsewhere".into());
+            },
+        )
+    }),
+    ("an attempt that is not in the log", rule::LOG, |p, o| {
+        let name = relayed(p, o, |_| true).and_then(|m| m.field("x-forebay-request-id").map(String::from));
+        let record = o.records.iter_mut().find(|record| Some(record.request_id.to_string()) == name);
+        record.map(|record| record.tried = [None; 3]).is_some()
+    }),
+    ("an attempt in the log that nobody saw", rule::LOG, |p, o| {
+        let name = relayed(p, o, |_| true).and_then(|m| m.field("x-forebay-request-id").map(String::from));
+        let record = o.records.iter_mut().find(|record| Some(record.request_id.to_string()) == name);
+        record.is_some_and(|record| {
+            let first = record.tried[0].filter(|first| first.verdict == "delivered");
+            first.is_some() && record.tried[1].is_none() && std::mem::replace(&mut record.tried[1], first).is_none()
+        })
+    }),
+    ("somebody asked after an answer", rule::COMMIT, |p, o| ask_again(p, o, |_| true, None)),
+    ("somebody asked while the client reads", rule::COMMIT, |p, o| ask_again(p, o, |_| true, Some(Mono(u64::MAX)))),
+    ("somebody asked twice", rule::TRIES, |p, o| {
+        let before = o.upstreams.attempts.len();
+        ask_again(p, o, |_| true, None) && {
+            let id = o.upstreams.attempts[before].id;
+            let first = o.upstreams.attempts.iter().find(|attempt| attempt.id == id).cloned();
+            o.upstreams.attempts.extend(first);
+            true
+        }
+    }),
+    ("another asked where fallback is off", rule::ALONE, |p, o| ask_again(p, o, |asked| asked.is_off, None)),
+    ("somebody asked who is drained", rule::DRAINED, |p, o| {
+        let Some(drained) = p.drained.iter().find(|drained| drained.credential.is_none()) else { return false };
+        let (from, to) = (drained.at_ms + 60, drained.at_ms + drained.for_ms);
+        let began = |id: Option<u32>| {
+            let mut asks =
+                p.visits.iter().zip(&o.clients).flat_map(|(visit, saw)| visit.asks.iter().zip(&saw.began_at));
+            asks.find(|(asked, _)| Some(asked.id) == id && asked.peeks).map(|(_, began)| began.0 / 1_000_000)
+        };
+        let in_time =
+            |attempt: &&Attempt| began(attempt.id).is_some_and(|ms| ms > from) && attempt.began.0 / 1_000_000 < to;
+        let Some(found) = o.upstreams.attempts.iter().position(|attempt| in_time(&attempt)) else { return false };
+        o.upstreams.attempts[found] = at(p, o.upstreams.attempts[found].clone(), drained.site);
+        true
+    }),
+    ("a request's fault that is held against somebody", rule::COOLS, |p, o| {
+        p.times == Times::Calm && ask_again(p, o, |_| true, None)
+    }),
+    ("an outage that is answered by a multiple of the load", rule::OUTAGE, |p, o| {
+        // Only what clients have heard of is counted, and of what cannot be reached the log is taken at its word.
+        let faithful = faithful(p, o);
+        let told: Vec<String> = faithful
+            .iter()
+            .flat_map(|at| &o.clients[*at].reader.messages)
+            .filter_map(|m| m.field("x-forebay-request-id").map(String::from))
+            .collect();
+        let is_told = |record: &&mut Record| told.contains(&record.request_id.to_string());
+        let mut records: Vec<_> = o.records.iter_mut().filter(is_told).collect();
+        let seen = |record: &&mut Record| record.tried[0].is_some_and(|one| one.verdict == "upstream_failed");
+        let count = records.iter().filter(|record| seen(record)).count();
+        records.iter_mut().for_each(|record| record.tried = [record.tried[0]; 3]);
+        p.times == Times::Outage && count > 2
+    }),
+    ("the beginning of a request at an upstream that is closed to its caller", rule::BOUNDARY, |p, o| {
+        let mut asks = p.visits.iter().flat_map(|visit| &visit.asks);
+        let refused = asks.find(|asked| matches!(asked.expect, Expect::Own(_)) && !asked.fields.is_empty());
+        let bytes = refused.map(|asked| format!("POST / HTTP/1.1\r\nX-Sim-Id: {}\r\nho", asked.id).into_bytes());
+        bytes.map(|bytes| o.upstreams.fragments.push(Fragment { site: 0, bytes })).is_some()
+    }),
+    ("two credentials of one pool", rule::SECRETS, |p, o| {
+        let mut attempts = o.upstreams.attempts.iter_mut();
+        attempts.find(|attempt| p.sites[attempt.site].credentials.len() > 1).is_some_and(|attempt| {
+            let pool = p.sites[attempt.site].credentials.iter();
+            pool.for_each(|field| attempt.head.extend(field.1.replace("Bearer ", "").into_bytes()));
+            true
+        })
     }),
     ("a whole answer cut short", rule::WHOLE, |p, o| {
         alter(p, o, |m| m.is_complete && !m.until_close && m.status() == 429, |m| m.is_complete = false)
@@ -142,7 +308,7 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
         true
     }),
     ("an upstream's credential at a client", rule::SECRETS, |p, o| {
-        let secret = p.sites[0].credential.1.replace("Bearer ", "");
+        let secret = p.sites[0].credentials[0].1.replace("Bearer ", "");
         o.clients[0].raw.extend(secret.into_bytes());
         true
     }),
@@ -152,7 +318,7 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
     }),
     ("a credential at another upstream", rule::SECRETS, |p, o| {
         let other = p.sites.len().checked_sub(1).filter(|other| *other > 0);
-        let secret = other.map(|other| p.sites[other].credential.1.replace("Bearer ", ""));
+        let secret = other.map(|other| p.sites[other].credentials[0].1.replace("Bearer ", ""));
         let attempt = o.upstreams.attempts.iter_mut().find(|attempt| Some(attempt.site) != other);
         secret.zip(attempt).map(|(secret, attempt)| attempt.head.extend(secret.into_bytes())).is_some()
     }),

@@ -223,7 +223,10 @@ impl Control {
         self.tls.store(Arc::new(tls));
         self.upstreams.store(Arc::new(self.upstreams.load().grown_for(&table)));
         certificates::introduce(self, &table).map_err(|error| format!("TLS: {error}"))?;
+        self.names.store(Arc::new(self.names.load().and(&table)));
         resolve::introduce(self, &table).await;
+        // Behind the last wait, so that nobody drains by the old table what only the new one has.
+        self.drains.apply(&table, &self.upstreams.load());
         self.table.store(Arc::clone(&table));
         self.change_live(table.upstream_slots_len(), |live| {
             live.prune(|slot| table.upstream(slot).is_some());

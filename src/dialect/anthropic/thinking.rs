@@ -27,12 +27,13 @@ pub struct Cuts {
 
 /// Finds the thinking blocks of a request's body; `None` when it cannot be read.
 pub fn cut_thinking(body: &[u8]) -> Option<Cuts> {
-    let (mut walk, mut cuts) = (Walk { bytes: body, at: 0 }, Cuts::default());
+    let (mut walk, mut cuts) = (Walk { bytes: body, at: 0, key: b"" }, Cuts::default());
     walk.open(b'{')?;
-    while let Some(key) = walk.key()? {
-        match is(key, b"messages") && walk.peek() == Some(b'[') {
-            true => messages(&mut walk, &mut cuts)?,
-            false => walk.skip()?,
+    while walk.key()? {
+        if is(walk.key, b"messages") && walk.peek() == Some(b'[') {
+            messages(&mut walk, &mut cuts)?;
+        } else {
+            walk.skip()?;
         }
     }
     walk.space();
@@ -71,13 +72,7 @@ fn messages(walk: &mut Walk<'_>, cuts: &mut Cuts) -> Option<()> {
     walk.open(b'[')?;
     while walk.element()? {
         let (start, before) = (walk.at, cuts.ranges.len());
-        let is_emptied = match walk.peek() {
-            Some(b'{') => message(walk, cuts)?,
-            _ => {
-                walk.skip()?;
-                false
-            }
-        };
+        let is_emptied = if walk.peek() == Some(b'{') { message(walk, cuts)? } else { walk.skip()? };
         if is_emptied {
             cuts.ranges.truncate(before);
             cuts.messages += 1;
@@ -93,14 +88,14 @@ fn message(walk: &mut Walk<'_>, cuts: &mut Cuts) -> Option<bool> {
     let before = cuts.ranges.len();
     let (mut is_assistant, mut blocks, mut is_emptied) = (false, 0, false);
     walk.open(b'{')?;
-    while let Some(key) = walk.key()? {
+    while walk.key()? {
         match walk.peek() {
-            Some(b'[') if is(key, b"content") => {
+            Some(b'[') if is(walk.key, b"content") => {
                 cuts.ranges.truncate(before);
                 (blocks, is_emptied) = content(walk, &mut cuts.ranges)?;
             }
-            Some(b'"') if is(key, b"role") => is_assistant = is(walk.string()?, b"assistant"),
-            _ => walk.skip()?,
+            Some(b'"') if is(walk.key, b"role") => is_assistant = is(walk.string()?, b"assistant"),
+            _ => drop(walk.skip()?),
         }
     }
     if !is_assistant {
@@ -118,13 +113,7 @@ fn content(walk: &mut Walk<'_>, ranges: &mut Vec<Range<usize>>) -> Option<(usize
     walk.open(b'[')?;
     while walk.element()? {
         let (start, before) = (walk.at, ranges.len());
-        let thinks = match walk.peek() {
-            Some(b'{') => block(walk)?,
-            _ => {
-                walk.skip()?;
-                false
-            }
-        };
+        let thinks = if walk.peek() == Some(b'{') { block(walk)? } else { walk.skip()? };
         blocks += usize::from(thinks);
         list.see(start..walk.at, thinks, before, ranges);
     }
@@ -135,8 +124,8 @@ fn content(walk: &mut Walk<'_>, ranges: &mut Vec<Range<usize>>) -> Option<(usize
 fn block(walk: &mut Walk<'_>) -> Option<bool> {
     let mut thinks = false;
     walk.open(b'{')?;
-    while let Some(key) = walk.key()? {
-        if walk.peek() == Some(b'"') && is(key, b"type") {
+    while walk.key()? {
+        if walk.peek() == Some(b'"') && is(walk.key, b"type") {
             let kind = walk.string()?;
             thinks = is(kind, b"thinking") || is(kind, b"redacted_thinking");
         } else {
@@ -193,6 +182,8 @@ fn is(raw: &[u8], text: &[u8]) -> bool {
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// The key that was read last, as written.
+    key: &'a [u8],
 }
 
 impl<'a> Walk<'a> {
@@ -219,15 +210,15 @@ impl<'a> Walk<'a> {
         matches!(before.last(), Some(b'{' | b'['))
     }
 
-    /// The next key of an object, with the place behind its colon; the inner `None` at the object's end.
-    fn key(&mut self) -> Option<Option<&'a [u8]>> {
-        if !self.more(b'}')? {
-            return Some(None);
+    /// Whether an object has another field, with the place behind its colon.
+    fn key(&mut self) -> Option<bool> {
+        let more = self.more(b'}')?;
+        if more {
+            self.key = self.string()?;
+            self.open(b':')?;
+            self.space();
         }
-        let key = self.string()?;
-        self.open(b':')?;
-        self.space();
-        Some(Some(key))
+        Some(more)
     }
 
     /// Whether an array has another element, with the place at its beginning.
@@ -260,21 +251,21 @@ impl<'a> Walk<'a> {
         self.bytes.get(start..end)
     }
 
-    /// Steps over a value and all in it.
-    fn skip(&mut self) -> Option<()> {
+    /// Steps over a value and all in it, in which nothing is to be cut: `false`.
+    fn skip(&mut self) -> Option<bool> {
         match self.peek()? {
-            b'"' => self.string().map(drop),
-            b'{' | b'[' => self.skip_nested(),
+            b'"' => drop(self.string()?),
+            b'{' | b'[' => self.skip_nested()?,
             _ => {
                 let rest = self.bytes.get(self.at..)?;
-                let ends = |byte: &u8| {
-                    matches!(byte, b',' | b'}' | b']' | b'"' | b'{' | b'[' | b':' | b' ' | b'\t' | b'\r' | b'\n')
-                };
-                let len = rest.iter().position(ends).unwrap_or(rest.len());
+                let len = rest.iter().position(|byte| b",:{}[]\" \t\r\n".contains(byte)).unwrap_or(rest.len());
                 self.at += len;
-                (len > 0).then_some(())
+                if len == 0 {
+                    return None;
+                }
             }
         }
+        Some(false)
     }
 
     /// Its brackets are matched, and no deeper than `JSON_DEPTH_MAX`; bit 0 of `kinds` says whether the innermost is an

@@ -2,16 +2,18 @@
 //! what was observed, so that it can itself be tested by showing it things that did not happen.
 
 mod answers;
+mod reading;
 mod requests;
 mod timing;
+mod tries;
 
 use super::{
     Observed,
-    plan::{Plan, Visit},
+    plan::{Plan, Site, Visit},
     provider::Attempt,
-    request::Asked,
+    request::{Asked, Expect},
 };
-use crate::telemetry::Record;
+use crate::{base::Mono, telemetry::Record};
 use std::collections::{HashMap, HashSet};
 
 /// What is wrong: the invariant, and what was seen instead.
@@ -51,6 +53,20 @@ pub mod rule {
     pub const WHOLE: &str = "a whole answer arrives whole";
     /// Nothing follows an answer that broke or that closes.
     pub const AFTER: &str = "nothing follows the last answer";
+    /// Nobody is asked once the answer is the client's.
+    pub const COMMIT: &str = "nobody is asked after the answer has begun";
+    /// Three candidates at most, each once.
+    pub const TRIES: &str = "a request is sent to three candidates at most, to each once";
+    /// Whoever forbids that a failure leads elsewhere gets that failure.
+    pub const ALONE: &str = "without fallback one candidate is asked";
+    /// What the operator has taken out of service is left alone.
+    pub const DRAINED: &str = "what is drained gets no request";
+    /// A fault of the request is held against nobody.
+    pub const COOLS: &str = "a request's own fault cools nothing";
+    /// An outage is not answered by a multiple of the load.
+    pub const OUTAGE: &str = "a total outage gets 1.2 attempts a request, and three";
+    /// Failures can be read: an envelope, or an event with one; and nothing that reads as the developer's fault.
+    pub const READABLE: &str = "every failure can be read";
     /// Requests pass unmodified, but for the table of edits.
     pub const REQUEST_BYTES: &str = "requests pass byte for byte";
     /// No request reaches an upstream that its caller may not use, or that it was refused for.
@@ -74,6 +90,9 @@ struct Court<'a> {
     plan: &'a Plan,
     seen: &'a Observed,
     asks: HashMap<u32, (&'a Visit, &'a Asked)>,
+    /// What clients know of the circumstances of a request: when they began to ask, and under which configuration it
+    /// was answered.
+    known: HashMap<u32, (Mono, Option<u64>)>,
     records: HashMap<String, &'a Record>,
     breaches: Breaches,
 }
@@ -90,7 +109,19 @@ impl<'a> Court<'a> {
     /// Secrets of the upstreams, by site.
     fn secrets(&self) -> Vec<(usize, &'a str)> {
         let bare = |value: &'a str| value.strip_prefix("Bearer ").unwrap_or(value);
-        self.plan.sites.iter().enumerate().map(|(at, site)| (at, bare(&site.credential.1))).collect()
+        let pool = |(at, site): (usize, &'a Site)| site.credentials.iter().map(move |field| (at, bare(&field.1)));
+        self.plan.sites.iter().enumerate().flat_map(pool).collect()
+    }
+
+    /// What can have been due for a request, as far as it is known which configuration was in force.
+    fn due(&self, asked: &'a Asked) -> Vec<&'a Expect> {
+        let (began, generation) = self.known.get(&asked.id).copied().unwrap_or_default();
+        match (self.plan.reload, generation) {
+            (None, _) | (_, Some(1)) => vec![&asked.expect],
+            (_, Some(_)) => vec![&asked.later],
+            (Some(reload), None) if began.0 > (reload.at_ms + 2) * 1_000_000 => vec![&asked.later],
+            _ => vec![&asked.expect, &asked.later],
+        }
     }
 }
 
@@ -108,16 +139,25 @@ pub fn judge(plan: &Plan, seen: &Observed) -> Breaches {
     records(&mut court);
     answers::judge(&mut court);
     requests::judge(&mut court);
+    tries::judge(&mut court);
     timing::judge(&mut court);
     court.breaches
 }
 
 fn court<'a>(plan: &'a Plan, seen: &'a Observed) -> Court<'a> {
     let asks = plan.visits.iter().flat_map(|visit| visit.asks.iter().map(move |asked| (asked.id, (visit, asked))));
+    let known = plan.visits.iter().zip(&seen.clients).flat_map(|(visit, saw)| {
+        visit.asks.iter().zip(&saw.began_at).enumerate().map(move |(at, (asked, began))| {
+            let message = saw.reader.messages.get(at);
+            let generation = message.and_then(|message| message.field("x-forebay-generation")?.parse().ok());
+            (asked.id, (*began, generation))
+        })
+    });
     Court {
         plan,
         seen,
         asks: asks.collect(),
+        known: known.collect(),
         records: seen.records.iter().map(|record| (record.request_id.to_string(), record)).collect(),
         breaches: seen.live.clone(),
     }

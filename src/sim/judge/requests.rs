@@ -1,15 +1,9 @@
 //! What upstreams got, held against what clients asked.
 
-use super::{Court, answers::kept, rule};
+use super::{Court, answers::kept, rule, tries};
 use crate::{
     serve::edits::Direction,
-    sim::{
-        message::Fields,
-        pipe::Cut,
-        provider::Attempt,
-        request::{Asked, Expect},
-        script::Then,
-    },
+    sim::{message::Fields, pipe::Cut, provider::Attempt, request::Asked, script::Then},
 };
 use memchr::memmem;
 
@@ -24,6 +18,7 @@ pub fn judge(court: &mut Court<'_>) {
         boundary(court, attempt, asked);
         bytes(court, attempt, asked);
     }
+    fragments(court);
     replays(court);
     surplus(court);
 }
@@ -48,6 +43,14 @@ fn secrets(court: &mut Court<'_>, attempt: &Attempt) {
     let foreign = court.secrets().into_iter().filter(|(site, _)| *site != attempt.site).map(|(_, secret)| secret);
     let keys = court.plan.people.iter().map(|person| person.key.as_str());
     let more = ["sk-ant-api03-left-over", "mine=1"];
+    let own = court.secrets().into_iter().filter(|(site, _)| *site == attempt.site);
+    let carried = own.filter(|(_, secret)| memmem::find(&attempt.head, secret.as_bytes()).is_some()).count();
+    if carried != 1 {
+        court.breach(
+            rule::SECRETS,
+            format!("request {:?} took {carried} credentials to site {}", attempt.id, attempt.site),
+        );
+    }
     let leaked = foreign.chain(keys).chain(more).any(|secret| memmem::find(&attempt.head, secret.as_bytes()).is_some());
     if leaked {
         court.breach(rule::SECRETS, format!("request {:?} took a secret to site {}", attempt.id, attempt.site));
@@ -55,15 +58,45 @@ fn secrets(court: &mut Court<'_>, attempt: &Attempt) {
 }
 
 fn boundary(court: &mut Court<'_>, attempt: &Attempt, asked: &Asked) {
-    let may = asked.person.is_some_and(|person| court.plan.people[person].sites.contains(&attempt.site));
-    if !may || asked.expect != Expect::Site(attempt.site) {
-        let detail = format!("request {} went to site {}, due: {:?}", asked.id, attempt.site, asked.expect);
+    let due = court.due(asked);
+    if asked.person.is_none() || !due.iter().any(|due| due.allows(attempt.site)) {
+        let detail = format!("request {} went to site {}, due: {due:?}", asked.id, attempt.site);
         court.breach(rule::BOUNDARY, detail);
     }
 }
 
+/// The beginning of a request, too, goes only where it may.
+fn fragments(court: &mut Court<'_>) {
+    let seen = court.seen;
+    for fragment in &seen.upstreams.fragments {
+        let text = String::from_utf8_lossy(&fragment.bytes).to_ascii_lowercase();
+        let id = text.split_once("x-sim-id: ").and_then(|(_, rest)| rest.split_once('\r')?.0.parse::<u32>().ok());
+        let asked = id.and_then(|id| court.asks.get(&id)).map(|(_, asked)| *asked);
+        if asked.is_some_and(|asked| !court.due(asked).iter().any(|due| due.allows(fragment.site))) {
+            court.breach(rule::BOUNDARY, format!("a part of request {id:?} went to site {}", fragment.site));
+        }
+    }
+}
+
+/// A request is as it was asked, but for the table of edits, under one of the names that the model has there.
 fn bytes(court: &mut Court<'_>, attempt: &Attempt, asked: &Asked) {
-    let site = &court.plan.sites[attempt.site];
+    let aims = court.due(asked).into_iter().flat_map(|due| due.aims());
+    let mut names: Vec<Option<&str>> =
+        aims.filter(|aim| aim.site == attempt.site).map(|aim| aim.model.as_deref()).collect();
+    if names.is_empty() {
+        names.push(None);
+    }
+    let count = names.len();
+    let faults: Vec<String> = names.into_iter().filter_map(|name| fault(court, attempt, asked, name)).collect();
+    if faults.len() == count {
+        court.breach(rule::REQUEST_BYTES, format!("request {}: {}", asked.id, faults.join("; ")));
+    }
+}
+
+/// What is wrong with a request, if its model has this name at the upstream.
+fn fault(court: &Court<'_>, attempt: &Attempt, asked: &Asked, name: Option<&str>) -> Option<String> {
+    let (site, body) = (&court.plan.sites[attempt.site], asked.body_for(name));
+    let got = &attempt.request;
     let line = format!("{} {}{} HTTP/1.1", asked.method, site.base_path, asked.target);
     let mut due: Fields = vec![("host".into(), format!("{}.example", site.name))];
     due.extend(kept(&asked.fields, Direction::Request));
@@ -73,19 +106,16 @@ fn bytes(court: &mut Court<'_>, attempt: &Attempt, asked: &Asked) {
         // What forebay does not read keeps its coding, in its place.
         keep_coding(asked, &mut due);
     }
-    due.push(site.credential.clone());
+    // Which credential of the pool is not the bytes' business.
+    due.extend(site.credentials.iter().find(|field| got.fields.contains(field)).cloned());
     if asked.method == "POST" {
-        due.push(("content-length".into(), asked.body.len().to_string()));
+        due.push(("content-length".into(), body.len().to_string()));
     }
-    let got = &attempt.request;
     if got.first != line || got.fields != due {
-        court.breach(rule::REQUEST_BYTES, format!("request {}: {} {:?} for {due:?}", asked.id, got.first, got.fields));
+        return Some(format!("{} {:?} for {due:?}", got.first, got.fields));
     }
-    let is_right = if got.is_complete { got.body == asked.body } else { asked.body.starts_with(&got.body) };
-    if !is_right {
-        let at = asked.body.iter().zip(&got.body).position(|(a, b)| a != b);
-        court.breach(rule::REQUEST_BYTES, format!("request {}: the body differs at {at:?}", asked.id));
-    }
+    let is_right = if got.is_complete { got.body == body } else { body.starts_with(&got.body) };
+    (!is_right).then(|| format!("the body differs at {:?}", body.iter().zip(&got.body).position(|(a, b)| a != b)))
 }
 
 /// `accept-encoding` is replaced only where the answer is read.
@@ -96,18 +126,19 @@ fn keep_coding(asked: &Asked, due: &mut Fields) {
     due.insert(due.len().saturating_sub(behind), field);
 }
 
+/// To the same candidate a request is sent again only if the first time was never heard.
 fn replays(court: &mut Court<'_>) {
     let ids: Vec<u32> = court.asks.keys().copied().collect();
-    for id in ids {
-        let attempts: Vec<&Attempt> = court.attempts(id).collect();
-        let [first, second, more @ ..] = attempts.as_slice() else { continue };
+    for one in ids.into_iter().flat_map(|id| tries::tries(court, id)).collect::<Vec<_>>() {
+        let [first, second, more @ ..] = one.attempts.as_slice() else { continue };
         // What a reset overtakes is not heard.
-        let script = court.asks.get(&id).map(|(_, asked)| &asked.scripts[first.script]);
-        let heard = first.sent > 0 && script.is_some_and(|script| script.then != Then::Reset);
+        let heard = first.sent > 0 && first.script.then != Then::Reset;
         if !more.is_empty() || first.before == 0 || heard || second.before > 0 {
             let detail = format!(
-                "request {id}: {} attempts; the first was number {} on its connection and got {} bytes",
-                attempts.len(),
+                "request {:?}: {} times to site {}; the first was number {} on its connection and got {} bytes",
+                first.id,
+                one.attempts.len(),
+                one.site,
                 first.before,
                 first.sent
             );

@@ -8,7 +8,6 @@ use crate::{
         pipe::Cut,
         plan::{Plan, Visit},
         provider::Attempt,
-        request::Asked,
     },
 };
 
@@ -68,14 +67,16 @@ fn deaf(court: &mut Court<'_>, saw: &Saw) {
 /// Nothing is given up before its time.
 fn early(court: &mut Court<'_>) {
     let patience = court.plan.patience;
+    let own = court.plan.sites.iter().filter_map(|site| site.first_byte);
+    let first_byte = own.fold(patience.first_byte, Span::min);
     for record in &court.seen.records {
         let least = match record.reason {
-            "first_byte_timeout" => patience.first_byte,
+            "first_byte_timeout" => first_byte,
             "answer_idle" => patience.idle,
             // The end of a drain cuts short what is being written, too.
             "client_stalled" if court.plan.drains_at_ms.is_none() => patience.write_stall,
-            "connect_timeout" => patience.connect.min(patience.first_byte),
-            "send_timeout" => patience.send,
+            "connect_timeout" => patience.connect.min(first_byte),
+            "send_timeout" => patience.send.min(first_byte),
             _ => continue,
         };
         if record.duration_us + 1_000 < least.as_us() {
@@ -101,7 +102,7 @@ fn gone(court: &mut Court<'_>, visit: &Visit, saw: &Saw, left: Mono) {
         return;
     };
     for asked in &visit.asks {
-        for attempt in court.attempts(asked.id).filter(|attempt| !is_whole(attempt, asked)) {
+        for attempt in court.attempts(asked.id).filter(|attempt| !is_whole(attempt)) {
             let let_go = court.seen.fates.get(attempt.connection as usize).and_then(|fate| fate.let_go[0]);
             if let_go.is_none_or(|at| at > heard.after(AT_ONCE)) {
                 let detail = format!(
@@ -118,8 +119,8 @@ fn gone(court: &mut Court<'_>, visit: &Visit, saw: &Saw, left: Mono) {
 }
 
 /// The answer had been sent whole, so that the connection may live on.
-fn is_whole(attempt: &Attempt, asked: &Asked) -> bool {
-    let script = &asked.scripts[attempt.script];
+fn is_whole(attempt: &Attempt) -> bool {
+    let script = &attempt.script;
     let is_sent = attempt.sent_at.is_some() || attempt.sent >= script.body_end && !script.until_close;
     attempt.was_stale || is_sent && script.at_best().1
 }

@@ -9,10 +9,10 @@ use super::{
 };
 use forebay::{serve::edits::Direction, sim::dice::Dice};
 
-/// Statuses that are delivered and held against nobody (docs/verdicts.md).
-const DELIVERED: [u16; 12] = [200, 200, 200, 200, 201, 202, 204, 206, 304, 400, 409, 413];
+/// Statuses that are delivered and held against nobody (docs/verdicts.md); of 429 the configuration says so.
+const DELIVERED: [u16; 13] = [200, 200, 200, 200, 201, 202, 204, 206, 304, 400, 409, 413, 429];
 /// Statuses that are delivered where there is nobody else to ask, and held against their upstream: so few that it stays
-/// in service. A 429 takes the upstream's room for a while, and a 401, a 403 and a redirect are the operator's.
+/// in service. A 401, a 403 and a redirect are the operator's.
 const FAULTS: [u16; 4] = [404, 500, 503, 529];
 
 const ANSWER_FIELDS: &[(&str, &str)] = &[

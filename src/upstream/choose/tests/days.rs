@@ -70,7 +70,7 @@ fn run(seed: u64, world: &World, lose: impl Fn(&World, bool)) -> Tally {
                 if let Some((holder, last)) = holders[at].filter(|(_, last)| now.since(*last) < Span::from_secs(300)) {
                     tally.had_cache += 1;
                     tally.found += u32::from(holder == credential);
-                    assert_eq!(candidate.warm, holder == credential, "{:?} after {last:?}", now);
+                    assert_eq!(candidate.warm, holder == credential, "{now:?} after {last:?}");
                 }
                 tally.asked += 1;
                 holders[at] = Some((credential, now));
