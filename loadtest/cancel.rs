@@ -277,7 +277,7 @@ impl Run {
         if let Some(left) = exchange.left {
             if now - left > CLOSE_MAX {
                 self.open += 1;
-                return self.end(number, Some("was still open 5 s after its client had left".into()));
+                self.end(number, Some("was still open 5 s after its client had left".into()));
             }
             return Ok(());
         }
@@ -295,7 +295,7 @@ impl Run {
             if now - exchange.born > STATE_MAX {
                 let (sent, got) = (exchange.sent, exchange.got);
                 let fault = format!("did not come into its state: {sent} bytes sent, {got} received");
-                return self.end(number, Some(fault));
+                self.end(number, Some(fault));
             }
             return Ok(());
         }
@@ -320,7 +320,7 @@ impl Run {
         Ok(())
     }
 
-    fn end(&mut self, number: usize, fault: Option<String>) -> io::Result<()> {
+    fn end(&mut self, number: usize, fault: Option<String>) {
         if let Some(exchange) = self.exchanges.get_mut(number) {
             exchange.over = true;
             exchange.client = None;
@@ -329,7 +329,6 @@ impl Run {
             }
         }
         self.faults.extend(fault.map(|fault| format!("exchange {number} {fault}")));
-        Ok(())
     }
 
     fn turn(&mut self, ready: Ready) -> io::Result<()> {
@@ -346,34 +345,34 @@ impl Run {
         if ready.writable {
             self.write_request(number)?;
         }
-        if ready.readable { self.read_client(number) } else { Ok(()) }
+        if ready.readable {
+            self.read_client(number);
+        }
+        Ok(())
     }
 
-    fn read_client(&mut self, number: usize) -> io::Result<()> {
-        let Some(exchange) = self.exchanges.get_mut(number).filter(|exchange| !exchange.over) else { return Ok(()) };
-        let Some(client) = &exchange.client else { return Ok(()) };
-        match (reactor::read(client, &mut self.buffer), exchange.left) {
-            (Ok(None), _) => Ok(()),
-            // Only a client with half a request stays after it has left: to see the end. It may be told so first.
+    fn read_client(&mut self, number: usize) {
+        let Some(exchange) = self.exchanges.get_mut(number).filter(|exchange| !exchange.over) else { return };
+        let Some(client) = &exchange.client else { return };
+        let fault = match (reactor::read(client, &mut self.buffer), exchange.left) {
+            // Only a client with half a request stays after it has left: to see the end. It may be told why first.
+            (Ok(None), _) | (Ok(Some(1..)), Some(_)) => return,
             (Ok(Some(0)) | Err(_), Some(left)) => {
                 self.delay.saturating_record(left.elapsed().as_nanos() as u64);
-                self.end(number, None)
+                None
             }
-            (Ok(Some(_)), Some(_)) => Ok(()),
-            (Ok(Some(0)) | Err(_), None) => self.end(number, Some("was closed before its client left".into())),
+            (Ok(Some(0)) | Err(_), None) => Some("was closed before its client left".into()),
             (Ok(Some(count)), None) => {
                 let got = &mut exchange.got;
                 let bytes = self.buffer.get(..count).unwrap_or_default();
                 match exchange.reader.feed(bytes, |payload| *got += payload.len()) {
-                    Ok(false) if exchange.reader.status == 200 => Ok(()),
-                    Ok(_) => {
-                        let fault = format!("was answered with {} before its client left", exchange.reader.status);
-                        self.end(number, Some(fault))
-                    }
-                    Err(fault) => self.end(number, Some(fault.to_string())),
+                    Ok(false) if exchange.reader.status == 200 => return,
+                    Ok(_) => Some(format!("was answered with {} before its client left", exchange.reader.status)),
+                    Err(fault) => Some(fault.to_string()),
                 }
             }
-        }
+        };
+        self.end(number, fault);
     }
 
     fn welcome(&mut self, stream: TcpStream) -> io::Result<()> {
@@ -406,7 +405,10 @@ impl Run {
         let count = match reactor::read(&peer.stream, &mut self.buffer) {
             Ok(None) => return Ok(()),
             Ok(Some(count @ 1..)) => count,
-            Ok(Some(0)) | Err(_) => return self.closed(key),
+            Ok(Some(0)) | Err(_) => {
+                self.closed(key);
+                return Ok(());
+            }
         };
         let mut bytes = self.buffer.get(..count).unwrap_or_default();
         if peer.exchange.is_none() {
@@ -440,16 +442,16 @@ impl Run {
     }
 
     /// The proxy has closed a connection to the provider.
-    fn closed(&mut self, key: usize) -> io::Result<()> {
-        let Some(peer) = self.peers.get_mut(key).and_then(Option::take) else { return Ok(()) };
-        let Some(number) = peer.exchange else { return Ok(()) };
-        let Some(exchange) = self.exchanges.get(number).filter(|exchange| !exchange.over) else { return Ok(()) };
+    fn closed(&mut self, key: usize) {
+        let Some(peer) = self.peers.get_mut(key).and_then(Option::take) else { return };
+        let Some(number) = peer.exchange else { return };
+        let Some(exchange) = self.exchanges.get(number).filter(|exchange| !exchange.over) else { return };
         let Some(left) = exchange.left else {
             return self.end(number, Some("lost its provider before its client left".into()));
         };
         self.delay.saturating_record(left.elapsed().as_nanos() as u64);
         self.whole += usize::from(self.state == State::Uploading && peer.left == 0);
-        self.end(number, None)
+        self.end(number, None);
     }
 
     /// Sends what is due on a connection of the provider's.

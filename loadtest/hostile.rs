@@ -217,7 +217,7 @@ impl Crowd<'_> {
             Attack::SlowReader | Attack::HalfClose | Attack::Idle | Attack::Churn if acts == 0 && odd => &self.request,
             Attack::SlowReader if acts == 0 => &self.request,
             // Half a head, and gone at its next turn.
-            Attack::Churn if acts == 0 && number % 4 == 0 => head.get(..head.len() / 2).unwrap_or_default(),
+            Attack::Churn if acts == 0 && number.is_multiple_of(4) => head.get(..head.len() / 2).unwrap_or_default(),
             _ => &[],
         };
         let written = if bytes.is_empty() { Ok(0) } else { reactor::write(stream, bytes) };
@@ -225,7 +225,7 @@ impl Crowd<'_> {
             let _ = stream.shutdown(Shutdown::Write);
         }
         if self.attack == Attack::Churn && acts > 0 {
-            attacker.stream.take().map(limits::reset);
+            attacker.stream.take().into_iter().for_each(limits::reset);
             return Ok(());
         }
         let mut few = [0; 256];

@@ -339,7 +339,7 @@ impl Provider {
         let order = streaming.order;
         let due = streaming.began + order.first + order.every * u32::try_from(streaming.number).ok()?;
         // A stream that has waited for its reader does not make up for it in one go.
-        let due = due.max(Instant::now() - RETRY);
+        let due = Instant::now().checked_sub(RETRY).map_or(due, |least| due.max(least));
         self.timers.push(Reverse((due, key, peer.birth)));
         peer.streaming = Some(streaming);
         sent

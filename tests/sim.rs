@@ -20,7 +20,7 @@ use forebay::telemetry::Ending;
 use std::collections::BTreeMap;
 
 /// Seeds of a sweep unless said otherwise.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 600;
 /// Reports that are printed in full.
 const REPORTS_MAX: usize = 5;
 
@@ -155,7 +155,8 @@ fn count_what_was_met(outcome: &Outcome, met: &mut BTreeMap<&'static str, usize>
     let is_refused =
         |one: &forebay::telemetry::Attempt| one.verdict == "upstream_failed" || one.verdict == "connect_failed";
     let failed = seen.records.iter().filter(|record| record.tried[0].as_ref().is_some_and(is_refused)).count();
-    count("outage", usize::from(plan.times == Times::Outage && failed > 30));
+    // As many as it takes for an upstream to be known to be out.
+    count("outage", usize::from(plan.times == Times::Outage && failed >= 5));
     count("calm", usize::from(plan.times == Times::Calm));
     count("reload", usize::from(plan.reload.is_some_and(|reload| reload.shut.is_some())));
     count("drained", plan.drained.len());

@@ -42,6 +42,7 @@ fn table() -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        prices: crate::table::prices::Prices::default(),
         slots: Slots::default(),
     }
 }

@@ -22,10 +22,14 @@ pub const BODY_BYTES_MAX: u64 = 64 << 20;
 pub const BODIES_BYTES_MAX: u64 = 1 << 30;
 /// An SSE event longer than this is passed on in parts.
 pub const EVENT_BYTES_MAX: usize = 16 * 1024;
-/// The least and the most that one read asks for.
-pub const READ_BYTES_MIN: usize = 2 * 1024;
+/// The least and the most that one read asks for. With the room for framing around them they are powers of two: 24 bytes
+/// more, and the allocator gives a quarter more.
+pub const READ_BYTES_MIN: usize = 2 * 1024 - 24;
 /// See `READ_BYTES_MIN`.
-pub const READ_BYTES_MAX: usize = 64 * 1024;
+pub const READ_BYTES_MAX: usize = 64 * 1024 - 24;
+/// The most that one read of a stream asks for: a client that stalls makes us hold one that is being written, the next,
+/// and the beginning of an event.
+pub const STREAM_READ_BYTES_MAX: usize = 16 * 1024 - 24;
 /// What a lingering close reads and throws away at most.
 pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 /// How long a lingering close waits at most.

@@ -239,6 +239,9 @@ fn past(request: &Value, zone: &TimeZone) -> String {
         out.push_str(&indented(&aligned(&tried.iter().map(|attempt| attempted(attempt)).collect::<Vec<_>>())));
     }
     out.push('\n');
+    if let Some(count) = request["thinking_dropped"].as_u64() {
+        line(&mut out, "without", &format!("{count} blocks of thinking that another family of providers had signed"));
+    }
     if request["commit_us"].as_u64().is_some_and(|us| us > 0) {
         line(
             &mut out,

@@ -8,6 +8,7 @@ mod env;
 mod explain;
 mod health;
 mod keys;
+mod prices;
 mod running;
 mod serve;
 mod sim;
@@ -54,6 +55,8 @@ enum Command {
     Upstreams(upstreams::Args),
     /// Print what a client needs to use this gateway.
     Env(env::EnvArgs),
+    /// Make price rows of another list.
+    Prices(prices::PricesArgs),
     /// Make keys.
     Keys(keys::KeysArgs),
     /// Run the simulated provider alone, for load tests and to try a configuration.
@@ -71,6 +74,7 @@ pub fn run() -> ExitCode {
         Command::Upstreams(args) => upstreams::run(&args),
         Command::Env(args) => env::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Prices(args) => prices::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Sim(args) => sim::run(args),
     };
@@ -129,6 +133,7 @@ mod tests {
             "forebay explain --key alice --body b.json --header x:y --header z:w --json",
             "forebay explain fb_01kawq6w2r4nkp6ny5bqvg2x7c --admin 127.0.0.1:9090",
             "forebay env claude --format managed",
+            "forebay prices import list.json --only claude-* --only gpt-*",
             "forebay keys new --name a --team t --owner o --expires 90d",
             "forebay keys new --from p.csv --out-dir d",
         ] {

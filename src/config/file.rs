@@ -4,7 +4,8 @@ use toml::de::DeTable;
 
 use super::diagnose::{At, Problems, Remedy, Spot};
 use super::reader::Section;
-use super::schema;
+use super::{prices, schema};
+use crate::table::prices::{Charge, Price};
 
 /// One file, or several joined by `include`.
 #[derive(Default)]
@@ -23,6 +24,8 @@ pub struct File {
     pub upstreams: Vec<Upstream>,
     /// `[[model]]`.
     pub models: Vec<Model>,
+    /// `[[price]]`.
+    pub prices: Vec<At<Price>>,
     /// `[[team]]`.
     pub teams: Vec<Team>,
     /// `[[key]]`.
@@ -107,6 +110,8 @@ pub struct Upstream {
     pub allow_private: Option<At<bool>>,
     /// How long the head of an answer may take.
     pub first_byte: Option<At<String>>,
+    /// What it takes besides prices.
+    pub charge: Charge,
     /// The proxy on the way.
     pub proxy: Option<Proxy>,
     /// The pool.
@@ -321,6 +326,9 @@ impl File {
         for (table, at) in root.sections("model") {
             self.models.push(Model::read(problems, table, at));
         }
+        for (table, at) in root.sections("price") {
+            self.prices.extend(prices::read(problems, table, at));
+        }
         for (table, at) in root.sections("team") {
             let section = Section::open(problems, &schema::TEAM, table, at);
             let name = section.required_text(problems, "name");
@@ -363,6 +371,7 @@ impl Upstream {
             plaintext: section.flag("plaintext"),
             allow_private: section.flag("allow_private"),
             first_byte: section.text("first_byte"),
+            charge: prices::charge(problems, &section),
             proxy: Proxy::read(problems, &section),
             credentials: credentials.into_iter().map(|(t, at)| Credential::read(problems, t, at)).collect(),
             verdicts: verdicts.into_iter().map(|(t, at)| Verdict::read(problems, t, at)).collect(),

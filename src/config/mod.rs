@@ -5,6 +5,7 @@ mod compile;
 pub mod diagnose;
 mod file;
 pub mod host;
+pub mod prices;
 pub mod quickstart;
 mod reader;
 mod reference;

@@ -11,7 +11,8 @@ use crate::table::{
 };
 
 use super::compile::egress;
-use super::url;
+use super::{prices, url};
+use crate::table::prices::Charge;
 
 /// Where the Anthropic API is.
 pub const ANTHROPIC_URL: &str = "https://api.anthropic.com";
@@ -63,6 +64,7 @@ pub fn quickstart(
             guard,
             via,
             first_byte: None,
+            charge: Charge::default(),
             verdicts: Vec::new(),
         }],
         models: vec![every_model()],
@@ -82,6 +84,7 @@ pub fn quickstart(
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        prices: prices::shipped(),
         slots: Slots::default(),
     })
 }

@@ -20,6 +20,8 @@ pub enum Shape {
     Flag,
     /// A whole number.
     Number,
+    /// A number that may have a point.
+    Amount,
     /// A list of texts.
     Texts,
     /// A text or a list of texts.
@@ -40,6 +42,7 @@ impl Shape {
             Shape::Text => "a text in quotes",
             Shape::Flag => "`true` or `false`",
             Shape::Number => "a whole number",
+            Shape::Amount => "a number such as 2.5",
             Shape::Texts => "a list of texts in quotes",
             Shape::TextOrTexts => "a text in quotes, or a list of them",
             Shape::Date => "a date such as 2026-12-31",
@@ -206,6 +209,16 @@ impl<'d> Section<'d> {
         Some(At { value: i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX), at })
     }
 
+    /// A number as written, so that nothing of it is rounded.
+    pub fn amount(&self, name: &'static str) -> Option<At<String>> {
+        let (value, at) = self.get(name)?;
+        let text = match value {
+            DeValue::Float(number) => number.as_str().to_owned(),
+            other => other.as_integer()?.to_string(),
+        };
+        Some(At { value: text, at })
+    }
+
     /// A date as written, without quotes.
     pub fn date(&self, name: &'static str) -> Option<At<String>> {
         let (value, at) = self.get(name)?;
@@ -311,6 +324,7 @@ fn fits(shape: Shape, value: &DeValue<'_>) -> bool {
         Shape::Text => value.is_str(),
         Shape::Flag => value.is_bool(),
         Shape::Number => value.is_integer(),
+        Shape::Amount => value.is_integer() || value.is_float(),
         Shape::Texts => texts(),
         Shape::TextOrTexts => value.is_str() || texts(),
         Shape::Date => value.is_str() || value.as_datetime().is_some_and(|date| date.date.is_some()),
@@ -362,6 +376,10 @@ fn reshape(key: &Key, value: &DeValue<'_>, raw: &str) -> Option<String> {
             _ => None,
         },
         (Shape::Flag, DeValue::Integer(number)) => Some((number.as_str() != "0").to_string()),
+        (Shape::Amount, DeValue::String(text)) => {
+            let bare = text.trim().trim_matches('$').trim();
+            bare.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0).map(|_| bare.to_owned())
+        }
         (Shape::Number, DeValue::String(text)) => text.trim().parse::<i64>().ok().map(|n| n.to_string()),
         (Shape::Number, DeValue::Float(number)) => number.as_str().parse::<f64>().ok().map(|n| (n as i64).to_string()),
         (Shape::Texts, DeValue::String(_)) => Some(format!("[{raw}]")),

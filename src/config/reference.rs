@@ -11,13 +11,14 @@ const SECTIONS: &[(&Schema, &str, &str)] = &[
     (
         &schema::ROOT,
         "Lists may stand in files of their own, too, which `include` brings in; all else belongs in the main file.",
-        "include: files with further `[[upstream]]`, `[[model]]`, `[[team]]` and `[[key]]`; a `*` in a file's name stands for any
+        "include: files with further `[[upstream]]`, `[[model]]`, `[[price]]`, `[[team]]` and `[[key]]`; a `*` in a file's name stands for any
 org: what holds for everyone
 listen: where clients connect; several as `[[listen]]`
 admin: the operator's listener
 health: a listener for kubelet and Prometheus
 upstream: where requests can be sent
 model: which names clients may ask for, and where they lead
+price: what a model costs, where it is not what the shipped list says
 team: what bounds a group of keys
 key: who may ask
 timeouts: how long each step may take
@@ -55,6 +56,7 @@ plaintext: allows a public host without TLS
 allow_private: allows a public name to lead to private addresses
 proxy: the proxy on the way, or `none`; what the environment says unless said
 first_byte: how long the head of an answer may take; then another candidate is asked. 120 s where there is one, unless said
+price: what it takes besides its models' prices
 credentials: the pool; each has its own limits and its own health
 verdicts: what some of its answers mean, before the general table is asked; the first that fits",
     ),
@@ -108,6 +110,41 @@ window: tokens that fit into it, input and output together
 images: whether it takes images
 tools: whether it takes tools
 thinking: whether it takes `thinking`",
+    ),
+    (
+        &schema::CHARGE,
+        "A contract, a reseller's share, or `{ factor = 0 }` for what costs nothing.",
+        "factor: every price times this; 1 unless said\nfee: dollars for each answer that used anything; nothing unless said",
+    ),
+    (
+        &schema::PRICE,
+        "Dollars for a million tokens. [prices.md](prices.md) has the rule by which a row is found and a cost is made.",
+        "model: the id that answers, or a glob; exact names go before globs, long globs before short ones
+from: the first day, in UTC; of several rows the last that has begun
+input: neither written to the cache nor read from it
+output: thinking included
+cache_read: as `input` unless said
+cache_write_5m: as `input` unless said
+cache_write_1h: as `cache_write_5m` unless said
+above: other rates for the whole of a request with a longer prompt
+fast: the factor of `speed: fast`; 1, and flagged, unless said
+priority: the factor of the priority tier; 1 unless said
+batch: the factor of a batch; 0.5 unless said
+flex: the factor of the flex tier; 0.5 unless said
+us: the factor of `inference_geo: us`; 1 unless said
+regional: the factor of a Bedrock id of a region; 1.1 unless said
+web_search: one search of the provider's, in dollars; 0.01 unless said
+guess: the row stands for models whose prices are not known, and flags what it prices",
+    ),
+    (
+        &schema::PRICE_ABOVE,
+        "What is not said rises as `input` does.",
+        "tokens: the prompt is longer than this, cached parts included
+input: as of a price
+output: as of a price
+cache_read: as of a price
+cache_write_5m: as of a price
+cache_write_1h: as of a price",
     ),
     (
         &schema::TEAM,
@@ -191,6 +228,7 @@ fn noun(shape: Shape) -> &'static str {
         Shape::Text => "text",
         Shape::Flag => "true or false",
         Shape::Number => "number",
+        Shape::Amount => "number, with a point if need be",
         Shape::Texts => "list of texts",
         Shape::TextOrTexts => "text or list",
         Shape::Date => "date",

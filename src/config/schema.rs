@@ -13,6 +13,8 @@ const fn key(name: &'static str, shape: Shape, example: &'static str) -> Key {
 
 const UPSTREAM_EXAMPLE: &str = "{ name = \"anthropic\", provider = \"anthropic\" }";
 
+const PRICE_EXAMPLE: &str = "{ model = \"house-1\", input = 3, output = 15 }";
+
 /// The main file.
 pub const ROOT: Schema = Schema {
     title: "the top level",
@@ -24,6 +26,7 @@ pub const ROOT: Schema = Schema {
         key("health", Shape::Section, "{ address = \"127.0.0.1:9091\" }"),
         key("upstream", Shape::Sections, UPSTREAM_EXAMPLE),
         key("model", Shape::Sections, "{ name = \"claude-*\" }"),
+        key("price", Shape::Sections, PRICE_EXAMPLE),
         key("team", Shape::Sections, "{ name = \"payments\" }"),
         key("key", Shape::Sections, "{ name = \"alice\" }"),
         key("timeouts", Shape::Section, "{ connect = \"5s\" }"),
@@ -35,8 +38,7 @@ pub const ROOT: Schema = Schema {
         ("route", LATER),
         ("tls", LATER),
         ("limits", LATER),
-        ("price", LATER),
-        ("prices", LATER),
+        ("prices", "is not a key: write a [[price]] for each model"),
         ("ledger", LATER),
         ("fleet", LATER),
         ("redis", LATER),
@@ -52,6 +54,7 @@ pub const INCLUDED: Schema = Schema {
     keys: &[
         key("upstream", Shape::Sections, UPSTREAM_EXAMPLE),
         key("model", Shape::Sections, "{ name = \"claude-*\" }"),
+        key("price", Shape::Sections, PRICE_EXAMPLE),
         key("team", Shape::Sections, "{ name = \"payments\" }"),
         key("key", Shape::Sections, "{ name = \"alice\" }"),
     ],
@@ -126,6 +129,7 @@ pub const UPSTREAM: Schema = Schema {
         key("allow_private", Shape::Flag, "true"),
         key("proxy", Shape::TextOrSection, "\"http://proxy.example:3128\""),
         key("first_byte", Shape::Text, "\"30s\""),
+        key("price", Shape::Section, "{ factor = 1.055 }"),
         key("credentials", Shape::Sections, "[{ name = \"main\", env = \"ANTHROPIC_API_KEY\" }]"),
         key("verdicts", Shape::Sections, "[{ status = 400, body = \"no capacity\", verdict = \"next\" }]"),
     ],
@@ -304,4 +308,59 @@ pub const LOG: Schema = Schema {
     title: "[log]",
     keys: &[key("format", Shape::Text, "\"auto\"")],
     refused: &[("level", LATER), ("file", LATER)],
+};
+
+/// `[[price]]`. Rates are in dollars for a million tokens.
+pub const PRICE: Schema = Schema {
+    title: "[[price]]",
+    keys: &[
+        key("model", Shape::Text, "\"claude-opus-5\""),
+        key("from", Shape::Date, "2026-12-31"),
+        key("input", Shape::Amount, "5"),
+        key("output", Shape::Amount, "25"),
+        key("cache_read", Shape::Amount, "0.5"),
+        key("cache_write_5m", Shape::Amount, "6.25"),
+        key("cache_write_1h", Shape::Amount, "10"),
+        key("above", Shape::Sections, "[{ tokens = 200000, input = 10, output = 37.5 }]"),
+        key("fast", Shape::Amount, "2"),
+        key("priority", Shape::Amount, "2"),
+        key("batch", Shape::Amount, "0.5"),
+        key("flex", Shape::Amount, "0.5"),
+        key("us", Shape::Amount, "1.1"),
+        key("regional", Shape::Amount, "1.1"),
+        key("web_search", Shape::Amount, "0.01"),
+        key("guess", Shape::Flag, "true"),
+    ],
+    refused: &[
+        ("cache_write", "is not a key: write `cache_write_5m` and `cache_write_1h`"),
+        ("reasoning", "is not a key: thinking is output"),
+    ],
+};
+
+/// An entry of `above`.
+pub const PRICE_ABOVE: Schema = Schema {
+    title: "an entry of `above`",
+    keys: &[
+        key("tokens", Shape::Number, "200000"),
+        key("input", Shape::Amount, "10"),
+        key("output", Shape::Amount, "37.5"),
+        key("cache_read", Shape::Amount, "1"),
+        key("cache_write_5m", Shape::Amount, "12.5"),
+        key("cache_write_1h", Shape::Amount, "20"),
+    ],
+    refused: &[],
+};
+
+/// `price` of an upstream.
+pub const CHARGE: Schema = Schema {
+    title: "`price` of an upstream",
+    keys: &[key("factor", Shape::Amount, "1.055"), key("fee", Shape::Amount, "0.001")],
+    refused: &[("discount", "is not a key: a tenth less is `factor = 0.9`")],
+};
+
+/// The price list that comes with forebay.
+pub const SHIPPED_PRICES: Schema = Schema {
+    title: "the shipped price list",
+    keys: &[key("snapshot", Shape::Text, "\"2026-11-22\""), key("price", Shape::Sections, PRICE_EXAMPLE)],
+    refused: &[],
 };

@@ -84,6 +84,8 @@ struct Line<'a> {
     tried: Vec<Tried<'a>>,
     #[serde(skip_serializing_if = "String::is_empty")]
     conversation: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    thinking_dropped: u64,
     status: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     llm_tokens: Option<LlmTokens>,
@@ -184,6 +186,7 @@ pub fn json(record: &Record, names: &Names, to: &mut Vec<u8>) {
         attempts: record.attempts,
         tried: tried(record, names),
         conversation: conversation(record.conversation),
+        thinking_dropped: u64::from(record.dropped),
         status: record.status,
         llm_tokens: llm_tokens(&record.counts),
         llm_tokens_flags: flags(record.counts_flags),

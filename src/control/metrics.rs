@@ -210,7 +210,7 @@ impl Scene<'_> {
                 "Requests sent again because a reused connection was closed.",
                 |u| u.replays.get().cast_signed(),
             ),
-            ("forebay_upstream_probes_total", "counter", "Requests sent while its breaker was open.", |u| {
+            ("forebay_upstream_probes_total", "counter", "Requests sent there although it was doubtful.", |u| {
                 u.probes.get().cast_signed()
             }),
         ];

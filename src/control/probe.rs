@@ -210,6 +210,7 @@ mod tests {
             via: None,
             guard: Guard::Inside,
             first_byte: None,
+            charge: crate::table::prices::Charge::default(),
             verdicts: Vec::new(),
         }
     }

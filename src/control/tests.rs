@@ -31,6 +31,7 @@ pub fn upstream(name: &str, host: &str, port: u16) -> Upstream {
         via: None,
         guard: Guard::Inside,
         first_byte: None,
+        charge: crate::table::prices::Charge::default(),
         verdicts: Vec::new(),
     }
 }
@@ -52,6 +53,7 @@ pub fn table(upstreams: Vec<Upstream>) -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        prices: crate::table::prices::Prices::default(),
         slots: Slots::default(),
     }
 }

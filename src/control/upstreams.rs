@@ -53,7 +53,7 @@ impl Scene<'_> {
             let limits = self.table.credential_limits(slot, place);
             let credential = self.table.credential_slot(slot, place)?;
             let room = self.health.credential(credential).map(|state| self.room(slot, state, &limits));
-            Some(self.credential(credential, upstream, name, room))
+            Some(self.credential(credential, upstream, name, &json!(room)))
         });
         json!({
             "name": &*upstream.name,
@@ -65,13 +65,7 @@ impl Scene<'_> {
         })
     }
 
-    fn credential(
-        &self,
-        slot: CredentialSlot,
-        upstream: &Upstream,
-        name: Option<&str>,
-        room: Option<Vec<Value>>,
-    ) -> Value {
+    fn credential(&self, slot: CredentialSlot, upstream: &Upstream, name: Option<&str>, room: &Value) -> Value {
         let state = self.health.credential(slot);
         // A rotated secret has a slot of its own; that the one before was refused is still worth knowing.
         let slots = || self.names.credential_slots(&upstream.name, name.unwrap_or_default());

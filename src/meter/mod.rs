@@ -19,7 +19,9 @@ use crate::{
     telemetry::record::Ending,
     wire::sse::data_lines,
 };
+use memchr::memmem::Finder;
 use reading::Reading;
+use std::sync::LazyLock;
 use walk::{Place, Walk};
 
 /// Bytes around the text of an event of content, as the API writes it.
@@ -34,6 +36,8 @@ const ENVELOPE_BYTES: u64 = concat!(
 const SIGNATURE_BYTES_MIN: usize = 256;
 /// See `SIGNATURE_BYTES_MIN`.
 const SIGNATURE_NAME_WITHIN: usize = 160;
+/// See `SIGNATURE_BYTES_MIN`. Prepared once: to prepare it takes longer than to look.
+static SIGNATURE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"signature\":"));
 
 /// What is to be known about a figure before it is believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -225,5 +229,5 @@ fn is_signature(event: &[u8]) -> bool {
     let Some(beginning) = event.get(..SIGNATURE_NAME_WITHIN).filter(|_| event.len() > SIGNATURE_BYTES_MIN) else {
         return false;
     };
-    memchr::memmem::find(beginning, b"\"signature\":").is_some()
+    SIGNATURE_KEY.find(beginning).is_some()
 }

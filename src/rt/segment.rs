@@ -8,11 +8,19 @@ use std::{cell::RefCell, ops::Range};
 pub const HEADROOM: usize = 16;
 /// Room kept after them: the CRLF that ends a chunk, and a last chunk.
 pub const TAILROOM: usize = 8;
+/// Both.
+pub const AROUND: usize = HEADROOM + TAILROOM;
 
-/// Sizes that are pooled: payload room, in bytes.
-const CLASSES: [usize; 6] = [READ_BYTES_MIN, 4 * 1024, 8 * 1024, 16 * 1024, 32 * 1024, READ_BYTES_MAX];
+/// Sizes that are pooled: payload room, in bytes. With what is around it each fills what the allocator gives.
+const CLASSES: [usize; 6] = [READ_BYTES_MIN, within(4), within(8), within(16), within(32), READ_BYTES_MAX];
+const _: () = assert!(READ_BYTES_MIN == within(2) && READ_BYTES_MAX == within(64));
 /// Buffers that one core keeps in each class.
 const KEPT_MAX: [usize; 6] = [1024, 256, 256, 256, 64, 128];
+
+/// What is left for the payload of so many KiB.
+const fn within(kib: usize) -> usize {
+    kib * 1024 - AROUND
+}
 
 thread_local! {
     static FREE: RefCell<[Vec<Box<[u8]>>; 6]> = const { RefCell::new([const { Vec::new() }; 6]) };

@@ -281,6 +281,9 @@ impl<O: Outbox> Course<'_, O> {
             outcome::collect(shard, client, answered).await?;
         }
         self.told = Told::read(outcome::fields(answered), shard.rt.wall());
+        if let Some(sent) = &mut self.sent {
+            sent.heard(&self.told, shard.rt.now());
+        }
         let beginning = answered.rest.as_ref().map_or(&[][..], |rest| rest.live());
         let rules = story.table.upstream(asking.candidate.upstream).map_or(&[][..], |upstream| &upstream.verdicts);
         if (200..300).contains(&status) && self.door.peeks() && !outcome::speaks_the_dialect(answered) {

@@ -2,7 +2,10 @@
 //! is told. No I/O.
 
 use crate::{
-    base::{Mono, Span, bounds::EVENT_BYTES_MAX},
+    base::{
+        Mono, Span,
+        bounds::{EVENT_BYTES_MAX, STREAM_READ_BYTES_MAX},
+    },
     dialect::{
         anthropic::{Fault, LATE, Progress},
         late::{Moment, Telling, telling},
@@ -134,10 +137,10 @@ impl Pace {
     }
 }
 
-/// `more` behind `held`, in a buffer that has room for a whole event.
+/// `more` behind `held`, in a buffer that has room for nearly every event.
 pub fn append(mut held: Segment, more: &Segment) -> Segment {
     if held.room() < more.len() {
-        let mut larger = Segment::with_room((held.len() + more.len()).max(EVENT_BYTES_MAX));
+        let mut larger = Segment::with_room((held.len() + more.len()).max(STREAM_READ_BYTES_MAX));
         larger.extend(held.live());
         held = larger;
     }

@@ -213,7 +213,7 @@ pub fn apply(
     };
     match effect {
         Effect::Upstream => upstream.breaker.failed_since(began, now),
-        Effect::Nothing => upstream.breaker.abandoned(now),
+        Effect::Nothing => upstream.breaker.abandoned_since(began, now),
         Effect::Works | Effect::Credential | Effect::Class => upstream.breaker.succeeded_since(began, now),
     }
     if let Some(mut sent) = sent {

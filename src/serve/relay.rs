@@ -19,7 +19,10 @@ use super::{
     watch::{Ticker, Watched},
 };
 use crate::{
-    base::{Failure, Kind, Mono, Origin, Span, bounds::READ_BYTES_MIN},
+    base::{
+        Failure, Kind, Mono, Origin, Span,
+        bounds::{READ_BYTES_MIN, STREAM_READ_BYTES_MAX},
+    },
     dialect::{
         anthropic::{self, Fault},
         late::Telling,
@@ -36,10 +39,6 @@ use std::{
     pin::pin,
     task::Poll,
 };
-
-/// The most that one read of a stream asks for: a client that stalls makes us hold one that is being written, the next,
-/// and the beginning of an event. Much for a stream, and a quarter of what a document's reads may grow to.
-const STREAM_READ_BYTES_MAX: usize = 16 * 1024;
 
 /// How the body is framed for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -440,7 +439,9 @@ impl<O: Outbox> Flow<'_, O> {
         }
         for segment in queue.into_iter().flatten() {
             let until = shard.rt.now().after(self.patience.write_stall);
-            match ticker.watch(shard, self.gone, until, self.to.write(segment)).await {
+            // Pinned here, or `watch` would hold room for it twice.
+            let writing = pin!(self.to.write(segment));
+            match ticker.watch(shard, self.gone, until, writing).await {
                 Watched::Done((Ok(()), _)) => {}
                 Watched::Done((Err(_), _)) | Watched::ClientGone => return Err(Broken::ClientGone),
                 Watched::TimeUp => return Err(Broken::ClientStalled),

@@ -6,8 +6,8 @@ use crate::rt::ring::{Ring, RingOutbox};
 
 /// An idle connection, without its buffers.
 const CONNECTION_BYTES_MAX: usize = 1024;
-/// An exchange, without its buffers.
-const EXCHANGE_BYTES_MAX: usize = 6 * 1024;
+/// An exchange, without its buffers. One byte more, and the allocator gives a kibibyte more.
+const EXCHANGE_BYTES_MAX: usize = 5 * 1024;
 
 /// The size of the future that `make` would make; it is never called.
 fn size<S, C, F: Future>(_: impl FnOnce(S, C) -> F) -> usize {

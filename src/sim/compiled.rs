@@ -40,6 +40,7 @@ pub fn table(plan: &Plan, is_reloaded: bool) -> Table {
         patience: plan.patience,
         runtime: RuntimeSettings::default(),
         log: LogFormat::Json,
+        prices: crate::table::prices::Prices::default(),
         slots: Slots::default(),
     }
 }
@@ -66,6 +67,7 @@ fn upstream(site: &Site) -> Upstream {
         via: None,
         guard: crate::net::Guard::Inside,
         first_byte: site.first_byte,
+        charge: crate::table::prices::Charge::default(),
         verdicts: site.verdicts.iter().map(verdict).collect(),
     }
 }

@@ -10,6 +10,7 @@ pub mod live;
 pub mod meaning;
 pub mod passthrough;
 pub mod pattern;
+pub mod prices;
 mod slots;
 pub mod upstream;
 
@@ -61,6 +62,8 @@ pub struct Table {
     pub runtime: RuntimeSettings,
     /// How the access log looks.
     pub log: LogFormat,
+    /// What usage costs.
+    pub prices: prices::Prices,
     /// Which slot each name has.
     pub slots: Slots,
 }

@@ -203,6 +203,7 @@ fn identity(upstream: &Upstream) -> Arc<str> {
         extra_ca,
         via,
         guard,
+        charge: _,     // what it takes, not whom it is
         first_byte: _, // how long to wait, not for whom
         verdicts: _,   // what an answer means, not where it comes from
     } = upstream;

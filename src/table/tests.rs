@@ -22,6 +22,7 @@ fn upstream(name: &str) -> Upstream {
         via: None,
         guard: Guard::Inside,
         first_byte: None,
+        charge: crate::table::prices::Charge::default(),
         verdicts: Vec::new(),
     }
 }
@@ -75,6 +76,7 @@ fn table(models: Vec<Model>, teams: Vec<Team>, callers: Vec<Caller>) -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        prices: crate::table::prices::Prices::default(),
         slots: Slots::default(),
     }
 }

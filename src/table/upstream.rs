@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use super::prices::Charge;
 use crate::{
     base::Span,
     net::{Guard, Via},
@@ -72,6 +73,8 @@ pub struct Upstream {
     /// How long it may take from the last byte of a request to the head of its answer before the next candidate is asked;
     /// `None` leaves it the whole patience of the client.
     pub first_byte: Option<Span>,
+    /// What it takes besides its models' prices.
+    pub charge: Charge,
     /// What some of its answers mean here, before the general table is asked; the first that fits.
     pub verdicts: Vec<VerdictRule>,
 }

@@ -116,7 +116,7 @@ pub struct UpstreamCounters {
     pub reuses: Counter,
     /// Requests sent a second time, because a reused connection turned out to be closed.
     pub replays: Counter,
-    /// Requests sent while its breaker was open, to see whether it works again.
+    /// Requests sent here although it was doubtful: to see whether it works again, or because there was nobody else.
     pub probes: Counter,
 }
 
@@ -355,6 +355,7 @@ impl Counters {
     }
 
     fn observe_attempts(&self, record: &Record) {
+        self.thinking_dropped.add(u64::from(record.dropped));
         let mut tried = 0;
         for Attempt { credential, verdict, .. } in record.tried.iter().flatten() {
             tried += 1;
@@ -441,7 +442,7 @@ mod tests {
         };
         let mut failed_over = record();
         failed_over.status = 200;
-        failed_over.commit_us = 1_400;
+        (failed_over.commit_us, failed_over.dropped) = (1_400, 2);
         failed_over.tried = [attempt(0, "connect_failed"), attempt(u32::MAX, "a verdict of tomorrow"), None];
         counters.observe(&failed_over);
         failed_over.tried = [attempt(0, "connect_failed"), attempt(1, "delivered"), None];
@@ -454,7 +455,7 @@ mod tests {
         assert_eq!(of(1), [("delivered", 2)]);
         assert_eq!(of(CREDENTIALS_MAX as u32 + 5), [("other", 1)]);
         assert_eq!((counters.failovers_saved.get(), counters.failovers_lost.get()), (2, 1));
-        assert_eq!(counters.commits.get(), 2);
+        assert_eq!((counters.commits.get(), counters.thinking_dropped.get()), (2, 6));
     }
 
     #[test]

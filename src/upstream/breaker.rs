@@ -123,6 +123,11 @@ impl Word {
         Mono(self.time.0.saturating_sub(ejection(self.ejections).0))
     }
 
+    /// Whether a request that began at `began` did so before the probe was claimed.
+    fn is_older_than_the_claim(self, began: Mono) -> bool {
+        Mono(began.0.saturating_add(CLAIM.0 + 1_024)) < self.time
+    }
+
     fn is_slow(self, now: Mono) -> bool {
         self.phase == Phase::Slow && now.since(self.time) < SLOW
     }
@@ -253,7 +258,7 @@ impl Breaker {
             let word = self.word();
             let eject = match word.phase {
                 Phase::Open => return,
-                Phase::Probing if Mono(began.0.saturating_add(CLAIM.0 + 1_024)) < word.time => return,
+                Phase::Probing if word.is_older_than_the_claim(began) => return,
                 Phase::Probing => true,
                 Phase::Slow | Phase::Closed if began < word.time && word.time.since(began).0 > 1_024 => return,
                 Phase::Slow | Phase::Closed => {
@@ -274,8 +279,13 @@ impl Breaker {
     /// The request that claimed the probe ended without telling anything: its client left. The next one may try. Only
     /// for who claimed it.
     pub fn abandoned(&self, now: Mono) {
+        self.abandoned_since(now, now);
+    }
+
+    /// The same of any request that began at `began`: one that began before the claim did not make it, and gives nothing back.
+    pub fn abandoned_since(&self, began: Mono, now: Mono) {
         let word = self.word();
-        if word.phase == Phase::Probing && word.time > now {
+        if word.phase == Phase::Probing && word.time > now && !word.is_older_than_the_claim(began) {
             self.change(word, Word { phase: Phase::Open, time: now, ..word });
         }
     }

@@ -64,16 +64,28 @@ impl Sent {
         declared.map_or_else(|| self.state.class(self.class).holds(&self.taken, now), Room::At)
     }
 
-    /// The head of its answer has come, whatever its status, and tells of limits. For a 429 there is `refused`.
+    /// The head of its answer has come, whatever its status, and tells of limits: to be called then, since what is told is
+    /// measured from then. Only the first call counts; `answered` and `refused` call it if nobody has.
+    pub fn heard(&mut self, told: &Told, now: Mono) {
+        if std::mem::replace(&mut self.headed, true) {
+            return;
+        }
+        let class = self.state.class(self.class);
+        // First what is told, then what is no longer pending: in between it counts twice, never not at all.
+        class.learn(&self.taken, told, self.began, now);
+        class.headed(&self.taken);
+    }
+
+    /// It was let in, whatever came of it then. For a 429 there is `refused`.
     pub fn answered(&mut self, told: &Told, now: Mono) {
-        self.head(told, now);
+        self.heard(told, now);
         self.state.class(self.class).accepted();
     }
 
     /// The upstream refused it for want of room (a 429 that is a matter of rate). The class is left alone until the
     /// moment that this returns.
     pub fn refused(&mut self, told: &Told, now: Mono) -> Mono {
-        self.head(told, now);
+        self.heard(told, now);
         self.state.class(self.class).refuse(&self.taken, told, now)
     }
 
@@ -87,15 +99,6 @@ impl Sent {
     /// When it was sent.
     pub fn began(&self) -> Mono {
         self.began
-    }
-
-    fn head(&mut self, told: &Told, now: Mono) {
-        let class = self.state.class(self.class);
-        // First what is told, then what is no longer pending: in between it counts twice, never not at all.
-        class.learn(&self.taken, told, self.began, now);
-        if !std::mem::replace(&mut self.headed, true) {
-            class.headed(&self.taken);
-        }
     }
 }
 

@@ -42,16 +42,17 @@ pub(super) fn rfc3339(text: &[u8]) -> Option<Wall> {
 /// An HTTP date in any of its three forms (RFC 9110 section 5.6.7).
 pub(super) fn http_date(text: &[u8]) -> Option<Wall> {
     let mut parts: [&[u8]; 8] = [b""; 8];
-    let mut count = 0;
-    for part in text.split(|byte| b" ,-:".contains(byte)).filter(|part| !part.is_empty()) {
-        *parts.get_mut(count)? = part;
-        count += 1;
+    let found = text.split(|byte| b" ,-:".contains(byte)).filter(|part| !part.is_empty());
+    for (at, part) in found.enumerate() {
+        *parts.get_mut(at)? = part;
     }
-    // `Sun Nov  6 08:49:37 1994`, or `Sun, 06 Nov 1994 08:49:37 GMT`, or `Sunday, 06-Nov-94 08:49:37 GMT`.
-    let (day, month, year, [hour, minute, second]) = match parts {
-        [_, month, day, clock @ .., year, b""] => (day, month, digits(year)?, clock),
-        [_, day, month, year, clock @ .., _] => (day, month, digits(year)?, clock),
-    };
+    // `Sun Nov  6 08:49:37 1994` has seven parts; `Sun, 06 Nov 1994 08:49:37 GMT` and `Sunday, 06-Nov-94 08:49:37 GMT` eight.
+    if parts[7].is_empty() {
+        let [_, month, day, hour, minute, second, year, _] = parts;
+        parts = [b"", day, month, year, hour, minute, second, b""];
+    }
+    let [_, day, month, year, hour, minute, second, _] = parts;
+    let year = digits(year)?;
     let year = match year {
         0..70 => year + 2_000,
         70..100 => year + 1_900,

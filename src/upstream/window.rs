@@ -26,7 +26,7 @@ impl<const SLOTS: usize, const SLOT_S: u64> Default for Window<SLOTS, SLOT_S> {
 impl<const SLOTS: usize, const SLOT_S: u64> Window<SLOTS, SLOT_S> {
     const SLOT: Span = Span::from_secs(SLOT_S);
 
-    /// Adds to the present slot, and returns what is in it now.
+    /// Adds to the present slot.
     pub(super) fn add(&self, units: u64, now: Mono) {
         let number = now.0 / Self::SLOT.0;
         let Some(slot) = self.slot(number) else { return };
@@ -68,11 +68,6 @@ impl<const SLOTS: usize, const SLOT_S: u64> Window<SLOTS, SLOT_S> {
             }
         }
         now
-    }
-
-    /// When the present slot ends.
-    pub(super) fn next(now: Mono) -> Mono {
-        Mono((now.0 / Self::SLOT.0 + 1).saturating_mul(Self::SLOT.0))
     }
 
     fn ago(&self, ago: u64, now: Mono) -> u64 {

@@ -35,8 +35,9 @@ pub struct Setting {
     pub requests: u64,
     /// What each credential's provider enforces.
     pub limits: [&'static str; 4],
-    /// Input of our clients, in tokens a minute.
-    pub input_per_minute: f64,
+    /// Input that all four together let in, in tokens a minute, and how much of that our clients send.
+    pub total_per_minute: f64,
+    pub load: f64,
     /// The share of the first credential's input that others spend, in per cent of its limit; `itpm` of it.
     pub others: Option<(u64, u64)>,
     /// The provider's clock is ahead of ours.
@@ -48,7 +49,7 @@ pub struct Setting {
 }
 
 /// What came of it.
-#[derive(Debug, Default, PartialEq, Eq, Clone)]
+#[derive(Debug, Default, PartialEq, Clone)]
 pub struct Outcome {
     pub requests: u64,
     /// Requests that a client got no answer for.
@@ -62,6 +63,9 @@ pub struct Outcome {
     pub in_flight_max: u64,
     /// Under way when all had ended.
     pub in_flight_end: u64,
+    /// The most that arrived beyond what would have refilled, had the four been one bucket: in seconds of refill. What
+    /// suffices for that is less than what the buckets hold.
+    pub backlog_max_s: f64,
     /// How long it took, in virtual seconds.
     pub seconds: u64,
 }
@@ -104,6 +108,8 @@ pub struct World<'a> {
     now: Mono,
     body: Vec<u8>,
     left: u64,
+    /// What has arrived beyond what has refilled, in seconds of refill, and when that was.
+    backlog: (f64, Mono),
     /// Until when traffic is heavier or lighter, and how much.
     mood: (Mono, f64),
     outcome: Outcome,
@@ -145,6 +151,7 @@ impl World<'_> {
             now: START,
             body,
             left: setting.requests,
+            backlog: (0.0, START),
             mood: (START, 1.0),
             outcome: Outcome { requests: setting.requests, ..Outcome::default() },
         };
@@ -207,6 +214,7 @@ impl World<'_> {
         for _ in 0..together.min(self.left) {
             self.left -= 1;
             let (input, output, draw) = (self.input(), 40 + self.rng.below(1_000), self.rng.draw());
+            self.backs_up(input);
             // What is estimated from bytes is off by up to 15 %.
             let estimate = (input as f64 * (0.85 + 0.3 * self.unit())) as u64;
             let demand = Demand { input: estimate, output_max: OUTPUT_MAX, ..Demand::default() };
@@ -232,9 +240,18 @@ impl World<'_> {
             1.0
         };
         // A burst of a mean of 19.5 comes with one in 400.
-        let mean_s = Self::INPUT_MEAN * (1.0 + 18.5 / 400.0) * 60.0 / self.setting.input_per_minute / risen;
+        let mean_s = Self::INPUT_MEAN * (1.0 + 18.5 / 400.0) * 60.0
+            / (self.setting.load * self.setting.total_per_minute)
+            / risen;
         let gap_s = -(1.0 - self.unit()).ln() * mean_s / self.mood();
         self.later(Span((gap_s * 1e9) as u64), Event::Arrives);
+    }
+
+    fn backs_up(&mut self, input: u64) {
+        let refilled = self.now.since(self.backlog.1).0 as f64 / 1e9;
+        let arrived = input as f64 * 60.0 / self.setting.total_per_minute;
+        self.backlog = ((self.backlog.0 - refilled).max(0.0) + arrived, self.now);
+        self.outcome.backlog_max_s = self.outcome.backlog_max_s.max(self.backlog.0);
     }
 
     /// Traffic comes in waves of half a minute: half as much again, and half as much.

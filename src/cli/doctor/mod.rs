@@ -10,7 +10,6 @@ mod limits;
 mod models;
 mod network;
 mod people;
-mod prices;
 mod settings;
 
 use super::{OK, USAGE, WRONG, complain, say, serve, variable};
@@ -204,7 +203,7 @@ fn examine(args: &Args, table: &Table, told: Option<&[Told]>, host: &Host, peopl
         findings.push(limits::capacity(&[], people, args.workload));
     }
     findings.extend(models::retired(table, &day(wall())));
-    findings.push(cost::daily(&cost::models(table, &listings), people, args.workload));
+    findings.push(cost::daily(&table.prices, &cost::models(table, &listings), people, args.workload));
     findings.extend(settings::fallback(table));
     findings.extend(settings::shared_quota(table));
     findings.extend(settings::monitoring(table, &host.addresses));

@@ -1,7 +1,7 @@
 //! Whether the model ids of the configuration are ids of the upstreams that they are sent to.
 
+use super::cost;
 use super::finding::{Finding, counted, listed};
-use super::prices;
 use crate::{
     config::diagnose::nearest,
     table::{Model, Provider, Table, Target, Upstream, catalogue::retirement},
@@ -70,7 +70,8 @@ pub fn to_ask(table: &Table, slot: usize, listing: &Listing) -> Option<String> {
             || targets(table, slot).any(|(model, target)| exact_id(model, target).is_none() && model.name.matches(id))
     };
     let listed = ids.iter().map(String::as_str).filter(|id| is_open(id));
-    let cheapest = listed.min_by_key(|id| prices::of(id).map_or(i64::MAX, |price| price.input.0));
+    let price = |id: &str| table.prices.of(id, cost::today()).filter(|price| !price.guess);
+    let cheapest = listed.min_by_key(|id| price(id).map_or(u64::MAX, |price| price.rates.input.0));
     cheapest.or_else(|| exact.first().copied()).map(str::to_owned)
 }
 

@@ -21,6 +21,7 @@ pub(super) use upstreams::plain;
 use super::diagnose::{At, Problems, Remedy, Spot, nearest};
 use super::file::File;
 use super::host::Host;
+use super::prices;
 
 /// Longest name of anything, in bytes: names go into headers and metrics.
 const NAME_BYTES_MAX: usize = 64;
@@ -39,6 +40,7 @@ pub fn compile(problems: &mut Problems, host: &dyn Host, file: &mut File) -> Opt
     let (bounds, patience) = (settings::bounds(problems, &file.bounds), settings::patience(problems, &file.timeouts));
     upstreams::within_patience(problems, &file.upstreams, &upstreams, &patience);
     let (runtime, log) = (settings::runtime(problems, file), settings::log(problems, file.log_format.as_ref()));
+    let prices = prices::compile(problems, &file.prices);
     let contact = settings::contact(problems, file.org.contact.as_ref());
     if !problems.is_empty() {
         return None;
@@ -61,6 +63,7 @@ pub fn compile(problems: &mut Problems, host: &dyn Host, file: &mut File) -> Opt
         patience,
         runtime,
         log,
+        prices,
         slots: Slots::default(),
     })
 }

@@ -85,6 +85,7 @@ fn one(problems: &mut Problems, host: &dyn Host, written: &file::Upstream) -> Up
         credentials: credentials(problems, host, written, auth, name),
         extra_ca: written.ca_file.as_ref().map(|path| roots(problems, host, path)).unwrap_or_default(),
         first_byte: written.first_byte.as_ref().and_then(|text| settings::span(problems, "first_byte", text, "30s")),
+        charge: written.charge,
         verdicts: answers::verdicts(problems, &written.verdicts),
     }
 }

@@ -133,6 +133,9 @@ pub fn is_busy(script: &Script) -> bool {
     matches!(script.status, 429 | 503 | 529) || early_error(script).is_some()
 }
 
+/// As much of an answer that is not read as events may be held back.
+const UNREAD_HELD_MAX: usize = 4 * 1024;
+
 /// Whether forebay must have taken this answer for the client's, so that nobody else may be asked any more.
 pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
     let (script, site) = (&attempt.script, &plan.sites[attempt.site]);
@@ -153,6 +156,10 @@ pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
         _ if script.is_stream && script.field("content-length").is_none() => {
             let (got, _) = script.at_best();
             let payload = got.map(|message| message.body).unwrap_or_default();
+            // A stream with a length is passed on unread: it is held back like a document, by bytes and time.
+            if script.field("content-length").is_some() && payload.len() <= UNREAD_HELD_MAX {
+                return false;
+            }
             // After a CR a LF may follow, so that an event that ends with the bytes may not have ended.
             let is_over = |at: usize| at < payload.len() || payload.ends_with(b"\n");
             attempt.sent >= script.written.min(script.body_end) && course(&payload).committed.is_some_and(is_over)

@@ -57,10 +57,7 @@ pub fn tries<'a>(court: &Court<'a>, id: u32) -> Vec<Try<'a>> {
     for attempt in court.attempts(id) {
         let pool = &court.plan.sites[attempt.site].credentials;
         let credential = pool.iter().position(|field| attempt.request.fields.contains(field));
-        let json: Option<serde_json::Value> =
-            attempt.request.is_complete.then(|| serde_json::from_slice(&attempt.request.body).ok()).flatten();
-        let model = json.and_then(|json| json["model"].as_str().map(str::to_owned));
-        let one = Try { site: attempt.site, credential, model, attempts: vec![attempt] };
+        let one = Try { site: attempt.site, credential, model: model(attempt), attempts: vec![attempt] };
         match tries.last_mut() {
             Some(last) if last.is_like(&one) && (names(court, id, one.site) < 2 || is_replay(last.last(), attempt)) => {
                 last.model = last.model.take().or(one.model);
@@ -77,6 +74,18 @@ fn names(court: &Court<'_>, id: u32, site: usize) -> usize {
     let due = court.asks.get(&id).map(|(_, asked)| [&asked.expect, &asked.later]);
     let aims = due.into_iter().flatten().map(|due| due.aims().iter().filter(|aim| aim.site == site).count());
     aims.max().unwrap_or(0)
+}
+
+/// The model that a request names, if it came so far.
+fn model(attempt: &Attempt) -> Option<String> {
+    let body = &attempt.request.body;
+    if attempt.request.is_complete {
+        let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+        return json["model"].as_str().map(str::to_owned);
+    }
+    let value = body.strip_prefix(b"{\"model\":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    let end = memchr::memchr(b'"', value)?;
+    String::from_utf8(value[..end].to_vec()).ok()
 }
 
 pub fn judge(court: &mut Court<'_>) {
@@ -204,7 +213,9 @@ fn drained(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
 /// Where upstreams only ever refuse what is the request's own fault, nothing is held against them: the first tier is
 /// asked, and nobody else.
 fn calm(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
-    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW {
+    // A connection can be too slow for an upstream with a short patience of its own.
+    let is_slow = court.plan.manner.delay_ms_max > 0 && court.plan.sites.iter().any(|site| site.first_byte.is_some());
+    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW || is_slow {
         return;
     }
     let first = |due: &Expect| due.aims().iter().map(|aim| aim.tier).min();
@@ -245,7 +256,8 @@ fn agrees(court: &mut Court<'_>, case: &Case<'_>, message: &Message, tries: &[Tr
         let here = |one: &&Try<'_>| slot(one) == (site, Some(odd.credential.index()));
         let seen: usize = tries.iter().filter(here).map(|one| one.attempts.len()).sum();
         let had_surplus = || court.seen.upstreams.lines.iter().any(|line| line.site == site && line.had_surplus);
-        // Two names of one site that did not come so far look like one candidate asked twice.
+        // Two names of one site that did not come so far look like one candidate asked twice; and what an answer before
+        // had too much can be taken for an answer before the request has been read.
         was_out_of_reach(odd)
             || names(court, case.asked.id, site) > 1 && seen >= all.iter().filter(same).count()
             || odd.verdict == "answer_malformed" && had_surplus()
@@ -285,6 +297,8 @@ fn was_out_of_reach(told: &telemetry::Attempt) -> bool {
 /// Where nothing works anywhere, that is not answered by a multiple of the load once it is known.
 fn outage(court: &mut Court<'_>) {
     let Some(known) = known_at(court) else { return };
+    // The budget is a share of all requests of late, those before the outage was known included.
+    let asked = court.records.values().filter(|record| record.tried[0].is_some()).count();
     let (mut requests, mut attempts) = (0_usize, 0_usize);
     for (visit, saw) in court.plan.visits.iter().zip(&court.seen.clients) {
         for ((asked, began), message) in visit.asks.iter().zip(&saw.began_at).zip(&saw.reader.messages) {
@@ -296,7 +310,7 @@ fn outage(court: &mut Court<'_>) {
             }
         }
     }
-    if attempts * 10 > requests * 12 + 30 {
+    if attempts > requests + asked.div_ceil(5) + 3 {
         court.breach(rule::OUTAGE, format!("{attempts} attempts for {requests} requests"));
     }
 }

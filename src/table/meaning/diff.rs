@@ -65,7 +65,7 @@ impl Changes {
 /// What it means to go from `old` to `new`.
 pub fn differences(old: &Meaning, new: &Meaning) -> Vec<Change> {
     // All fields are named here, so that a new one does not compile before it is compared.
-    let Meaning { org, listeners, process, upstreams, models: rules, teams, keys, timeouts_ms, bounds } = new;
+    let Meaning { org, listeners, process, upstreams, models: rules, teams, keys, prices, timeouts_ms, bounds } = new;
     let mut out = Changes::default();
     compare_upstreams(&mut out, old, upstreams, new.passes_through());
     models::changes(&mut out, &old.models, rules);
@@ -75,6 +75,7 @@ pub fn differences(old: &Meaning, new: &Meaning) -> Vec<Change> {
         let before = old.org.get(name).and_then(Option::as_deref);
         out.push(Effect::Other, format!("[org] {name} is {}; it was {}", shown(value.as_deref()), shown(before)));
     }
+    compare_prices(&mut out, &old.prices, prices);
     numbers(&mut out, "[timeouts]", " ms", &old.timeouts_ms, timeouts_ms);
     numbers(&mut out, "[bounds]", "", &old.bounds, bounds);
     compare_listeners(&mut out, &old.listeners, listeners);
@@ -126,6 +127,7 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
         extra_ca,
         proxy,
         reaches_inside,
+        charge,
         first_byte_ms,
         verdicts,
     } = new;
@@ -145,6 +147,9 @@ fn compare_upstream(out: &mut Changes, old: &UpstreamMeaning, new: &UpstreamMean
             say(Effect::Other, format!("is reached {now} with another user or password for that"));
         }
         _ => {}
+    }
+    if *charge != old.charge {
+        say(Effect::Other, format!("takes {charge}; it took {}", old.charge));
     }
     match (old.reaches_inside, *reaches_inside) {
         (true, false) => say(Effect::Less, "may not be at a private address any more".into()),
@@ -328,6 +333,18 @@ fn compare_listeners(out: &mut Changes, old: &[ListenerMeaning], new: &[Listener
             let (effect, word) = if *refuse_cross_site { (Effect::Less, "refuses") } else { (Effect::More, "lets in") };
             out.push(effect, format!("[listen] on {address} {word} what web pages of other sites send"));
         }
+    }
+}
+
+fn compare_prices(out: &mut Changes, old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let what = match (old.get(name), new.get(name)) {
+            (before, now) if before == now => continue,
+            (_, None) => format!("price of `{name}` is the shipped one, or none"),
+            (_, Some(_)) => format!("price of `{name}` is another one"),
+        };
+        out.push(Effect::Other, what);
     }
 }
 

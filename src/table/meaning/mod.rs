@@ -11,11 +11,15 @@ mod tests;
 
 pub use diff::{Change, Effect, differences};
 
+use super::prices::{Price, Prices};
 use super::{
     Bounds, Caller, Credential, CredentialLimits, Digests, Hosts, Listener, Model, Patience, SaidCan, SecretLine,
     Table, Target, Upstream, Verdict, VerdictRule,
 };
-use crate::{base::Span, net::Guard};
+use crate::{
+    base::Span,
+    net::{Guard, x509::day},
+};
 use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc};
@@ -42,6 +46,8 @@ pub struct Meaning {
     teams: BTreeMap<String, AccessMeaning>,
     /// By name.
     keys: BTreeMap<String, KeyMeaning>,
+    /// The operator's price rows, by model and first day.
+    prices: BTreeMap<String, String>,
     /// Timeouts in milliseconds, by step.
     timeouts_ms: BTreeMap<String, u64>,
     /// Sizes in bytes and counts, by setting.
@@ -72,6 +78,8 @@ struct UpstreamMeaning {
     proxy: Option<(String, String)>,
     /// Private addresses are connected to.
     reaches_inside: bool,
+    /// What it takes besides its models' prices.
+    charge: String,
     /// How long the head of an answer may take before the next target is asked.
     first_byte_ms: Option<u64>,
     /// Verdicts of its own, as texts, the first that fits before others.
@@ -145,6 +153,7 @@ impl Table {
             patience,
             runtime,
             log,
+            prices,
         } = self;
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
         let address = |address: &Option<std::net::SocketAddr>| address.map(|address| address.to_string());
@@ -167,6 +176,7 @@ impl Table {
             models: models.iter().map(|model| self.model_meaning(model)).collect(),
             teams: teams.iter().map(|team| (team.name.to_string(), self.access_meaning(&team.access))).collect(),
             keys: callers.iter().map(|caller| caller.name.to_string()).zip(keys).collect(),
+            prices: own_prices(prices),
             timeouts_ms: timeouts(patience),
             bounds: sizes(bounds),
         }
@@ -271,6 +281,7 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
         extra_ca,
         via,
         guard,
+        charge,
         first_byte,
         verdicts,
     } = upstream;
@@ -293,6 +304,7 @@ fn upstream(upstream: &Upstream, key: &hmac::Key) -> UpstreamMeaning {
         extra_ca: extra_ca.iter().map(|der| fingerprint(key, der)).collect(),
         proxy: via.as_ref().map(|via| (via.name(), fingerprint(key, via.request()))),
         reaches_inside: *guard == Guard::Inside,
+        charge: charge.to_string(),
         first_byte_ms: first_byte.map(Span::as_ms),
         verdicts: verdicts.iter().map(verdict).collect(),
     }
@@ -325,6 +337,15 @@ fn said_can(said: &SaidCan) -> Vec<String> {
     let flags = [("images", images), ("tools", tools), ("thinking", thinking)];
     let flags = flags.into_iter().filter_map(|(what, can)| Some(if can? { what.into() } else { format!("no {what}") }));
     window_max.map(|window| format!("window {window}")).into_iter().chain(flags).collect()
+}
+
+/// The shipped rows come with the program, and are the same before and after a reload.
+fn own_prices(prices: &Prices) -> BTreeMap<String, String> {
+    let name = |row: &Price| match row.from {
+        Some(from) => format!("{} from {}", row.model.text(), day(from)),
+        None => row.model.text().to_string(),
+    };
+    prices.own().map(|row| (name(row), row.to_string())).collect()
 }
 
 fn timeouts(patience: &Patience) -> BTreeMap<String, u64> {

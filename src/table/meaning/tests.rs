@@ -24,6 +24,7 @@ fn upstream(name: &str, port: u16) -> Upstream {
         via: None,
         guard: Guard::Inside,
         first_byte: None,
+        charge: crate::table::prices::Charge::default(),
         verdicts: Vec::new(),
     }
 }
@@ -74,6 +75,7 @@ fn table() -> Table {
         patience: Patience::default(),
         runtime: RuntimeSettings::default(),
         log: LogFormat::Auto,
+        prices: crate::table::prices::Prices::default(),
         slots: Slots::default(),
     }
 }
@@ -381,6 +383,32 @@ fn drawn(upstreams: &[u8], keys: &[u8]) -> Table {
 fn shuffled() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let some = |n: usize| proptest::sample::subsequence((0..8_u8).collect::<Vec<_>>(), n..=8).prop_shuffle();
     (some(1), some(0))
+}
+
+#[test]
+fn prices_are_compared() {
+    use crate::table::prices::{Charge, Factor, Price, Prices, Rate, Rates};
+    let row = |input| {
+        let rates = Rates { input: Rate(input), output: Rate(9), ..Rates::default() };
+        Price { from: Some(crate::base::Wall(1_798_675_200_000)), ..Price::new(Pattern::new("m"), rates) }
+    };
+    let with = |rows: Vec<Price>, factor: &str| {
+        let mut table = drawn(&[1], &[1]);
+        table.prices = Prices::new(rows, Vec::new(), "");
+        table.upstreams[0].charge = Charge { factor: Factor::of(factor).unwrap(), ..Charge::default() };
+        table.meaning(&KEY)
+    };
+    let whats = |old: &Meaning, new: &Meaning| differences(old, new).into_iter().map(|c| c.what).collect::<Vec<_>>();
+    let (none, one, other) = (with(vec![], "1"), with(vec![row(1)], "1"), with(vec![row(2)], "0.9"));
+    assert_eq!(whats(&none, &one), ["price of `m from 2026-12-31` is another one"]);
+    assert_eq!(
+        whats(&one, &other),
+        [
+            "upstream `u1` takes 0.9 times the price and $0 an answer; it took 1 times the price and $0 an answer",
+            "price of `m from 2026-12-31` is another one",
+        ]
+    );
+    assert_eq!(whats(&one, &none), ["price of `m from 2026-12-31` is the shipped one, or none"]);
 }
 
 proptest! {

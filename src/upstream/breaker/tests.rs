@@ -106,7 +106,9 @@ fn the_probe_decides_and_a_lost_one_does_not_wedge_it() {
     assert!(breaker.claim_probe(at(6)));
     assert!(!breaker.claim_probe(at(6)), "one");
     assert!(is_about(open_until(&breaker, at(6)), at(66)));
-    breaker.abandoned(at(7));
+    breaker.abandoned_since(at(1), at(7));
+    assert!(!breaker.claim_probe(at(7)), "somebody else's client left");
+    breaker.abandoned_since(at(6), at(7));
     assert!(breaker.claim_probe(at(8)), "given back");
     assert!(breaker.claim_probe(at(69)), "lost");
     breaker.succeeded_since(at(69), at(70));

@@ -38,6 +38,7 @@ fn upstream(name: &str, provider: Provider, credentials: usize) -> Upstream {
         via: None,
         guard: Guard::Inside,
         first_byte: None,
+        charge: crate::table::prices::Charge::default(),
         verdicts: Vec::new(),
     }
 }
@@ -82,6 +83,7 @@ impl World {
             patience: Patience::default(),
             runtime: RuntimeSettings::default(),
             log: LogFormat::Auto,
+            prices: crate::table::prices::Prices::default(),
             slots: Slots::default(),
         };
         let plan = table.resolve(CallerSlot(0), "claude-opus-5").unwrap();

@@ -59,9 +59,24 @@ fn however_it_ends_it_is_given_back_once() {
     assert_eq!((left(at(10)), state.in_flight.load(Relaxed)), (99, 1), "it ended without an answer");
     first.answered(&told(100, 99), at(20));
     assert_eq!(left(at(20)), 99, "a head that is told twice is one head");
-    first.finished(700, at(30));
+    first.answered(&told(100, 3), at(40_000));
+    assert_eq!(left(at(40_000)), 100, "what a head told is not news at the end of its answer");
+    first.finished(700, at(40_000));
     drop(first);
-    assert!(is_at_rest(&state, at(60_000)));
+    assert!(is_at_rest(&state, at(100_000)));
+}
+
+#[test]
+fn refusals_after_heads_are_in_a_row_until_one_is_let_in() {
+    let state = Arc::new(CredentialState::default());
+    let refused = |now: Mono| {
+        let mut sent = begin(&state, now);
+        sent.heard(&Told::default(), now);
+        sent.refused(&Told::default(), now).since(now).as_ms()
+    };
+    assert_eq!([refused(at(0)), refused(at(0)), refused(at(0))], [1_000, 2_000, 4_000]);
+    begin(&state, at(0)).answered(&Told::default(), at(0));
+    assert_eq!(refused(at(0)), 1_000);
 }
 
 #[test]
