@@ -62,7 +62,7 @@ pub fn answer(dice: &mut Dice, id: u32) -> Vec<u8> {
 
 /// A stream as a model makes it; now and then with an error, and with oddities that the standard allows.
 pub fn stream(dice: &mut Dice, id: u32) -> Vec<u8> {
-    let mut writing = Writing { out: String::new(), end: *dice.pick(&["\n", "\n", "\n", "\r\n", "\r"]), id };
+    let mut writing = Writing { out: String::new(), end: dice.pick::<&str>(&["\n", "\n", "\n", "\r\n", "\r"]), id };
     let fails_at = dice.chance(6).then(|| dice.below(5));
     if fails_at == Some(0) {
         return writing.error(dice);

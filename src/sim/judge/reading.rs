@@ -100,6 +100,7 @@ pub enum Word {
 }
 
 /// What an answer's status means: the operator's word first.
+#[allow(clippy::match_same_arms)] // the operator's word stands apart from the table
 pub fn word(site: &Site, script: &Script) -> Word {
     let told = site.verdicts.iter().find(|(status, _)| *status == script.status);
     let is_poor = memchr::memmem::find(&script.body, b"credit balance is too low").is_some();
@@ -140,7 +141,8 @@ const UNREAD_HELD_MAX: usize = 4 * 1024;
 pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
     let (script, site) = (&attempt.script, &plan.sites[attempt.site]);
     let patience = plan.patience;
-    let least = [patience.first_byte, patience.idle].into_iter().chain(site.first_byte).map(|span| span.as_ms()).min();
+    let least =
+        [patience.first_byte, patience.idle].into_iter().chain(site.first_byte).map(crate::base::Span::as_ms).min();
     // The pieces of a slow connection can outlast a short patience.
     let is_slow = site.first_byte.is_some() && plan.manner.delay_ms_max > 0;
     let is_late = is_slow || script.pause.is_some_and(|(_, ms)| ms + 3_000 >= least.unwrap_or(0));
@@ -152,8 +154,7 @@ pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
     match script.status {
         400.. => true,
         _ if !is_of_the_api(script) => false,
-        // A stream with a length is kept back like a document: as long as nobody has a byte of it, it can be another's.
-        _ if script.is_stream && script.field("content-length").is_none() => {
+        _ if script.is_stream => {
             let (got, _) = script.at_best();
             let payload = got.map(|message| message.body).unwrap_or_default();
             // A stream with a length is passed on unread: it is held back like a document, by bytes and time.
