@@ -153,7 +153,7 @@ pub async fn relay<R: Runtime>(
     };
     story.record.bytes_out = flow.payload_bytes;
     if let Some(mut tap) = flow.tap.take() {
-        story.used(&tap.finish(ending(&outcome), shard.ratios()));
+        story.used(&tap.finish(ending(outcome), shard.ratios()));
     }
     story.record.events = flow.events.as_ref().map_or(0, |events| events.count);
     if let Some(at) = flow.committed {
@@ -165,7 +165,7 @@ pub async fn relay<R: Runtime>(
     Relayed { outcome, closes, ends_by_close: frame == Frame::Close, reusable }
 }
 
-fn ending(outcome: &Outcome) -> Ending {
+fn ending(outcome: Outcome) -> Ending {
     match outcome {
         Outcome::Complete => Ending::Complete,
         Outcome::ClientGone | Outcome::ClientStalled => Ending::ClientGone,

@@ -24,7 +24,7 @@ pub fn name_model(body: &mut Body, id: Option<&str>, wrote: &mut Option<Vec<u8>>
 /// Takes the blocks of thinking out of a conversation: their signatures are another provider's, and would be refused.
 /// Says how many. This copies the body, which happens once, when a conversation crosses over.
 pub fn drop_thinking(body: &mut Body) -> u16 {
-    let whole: Vec<u8> = body.segments.iter().flat_map(|segment| segment.live()).copied().collect();
+    let whole: Vec<u8> = body.segments.iter().flat_map(crate::rt::Segment::live).copied().collect();
     let Some(cuts) = cut_thinking(&whole).filter(|cuts| !cuts.is_empty()) else { return 0 };
     let kept = cuts.apply(&whole);
     let mut scan = FieldScan::new();

@@ -127,11 +127,11 @@ const FAULTS: [Fault; 9] = [
 /// Makes up request `id`.
 pub fn make(dice: &mut Dice, plan: &Plan, id: u32) -> Asked {
     let patience_ms = plan.patience.first_byte.as_ms().min(plan.patience.idle.as_ms());
-    let mut script = |at| match plan.times {
+    let script = |at| match plan.times {
         Times::Calm => Rc::new(Script::calm(dice, id, at)),
         _ => Rc::new(Script::make(dice, id, at, patience_ms)),
     };
-    let scripts = (0..ASKED_MAX).map(|at| script(at)).collect();
+    let scripts = (0..ASKED_MAX).map(script).collect();
     let mut draft = Draft {
         person: dice.below(plan.people.len()),
         fault: if dice.chance(5) { *dice.pick(&FAULTS) } else { Fault::None },

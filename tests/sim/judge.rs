@@ -227,7 +227,9 @@ const ALTERATIONS: &[(&str, &str, Alter)] = &[
         let mut records: Vec<_> = o.records.iter_mut().filter(is_told).collect();
         let seen = |record: &&mut Record| record.tried[0].is_some_and(|one| one.verdict == "upstream_failed");
         let count = records.iter().filter(|record| seen(record)).count();
-        records.iter_mut().for_each(|record| record.tried = [record.tried[0]; 3]);
+        for record in &mut *records {
+            record.tried = [record.tried[0]; 3];
+        }
         p.times == Times::Outage && count > 2
     }),
     ("the beginning of a request at an upstream that is closed to its caller", rule::BOUNDARY, |p, o| {

@@ -100,6 +100,7 @@ pub enum Word {
 }
 
 /// What an answer's status means: the operator's word first.
+#[allow(clippy::match_same_arms)] // the operator's word stands apart from the table
 pub fn word(site: &Site, script: &Script) -> Word {
     let told = site.verdicts.iter().find(|(status, _)| *status == script.status);
     let is_poor = memchr::memmem::find(&script.body, b"credit balance is too low").is_some();
@@ -140,7 +141,8 @@ const UNREAD_HELD_MAX: usize = 4 * 1024;
 pub fn is_settled(plan: &Plan, attempt: &Attempt) -> bool {
     let (script, site) = (&attempt.script, &plan.sites[attempt.site]);
     let patience = plan.patience;
-    let least = [patience.first_byte, patience.idle].into_iter().chain(site.first_byte).map(|span| span.as_ms()).min();
+    let least =
+        [patience.first_byte, patience.idle].into_iter().chain(site.first_byte).map(crate::base::Span::as_ms).min();
     // The pieces of a slow connection can outlast a short patience.
     let is_slow = site.first_byte.is_some() && plan.manner.delay_ms_max > 0;
     let is_late = is_slow || script.pause.is_some_and(|(_, ms)| ms + 3_000 >= least.unwrap_or(0));

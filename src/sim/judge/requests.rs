@@ -80,7 +80,7 @@ fn fragments(court: &mut Court<'_>) {
 
 /// A request is as it was asked, but for the table of edits, under one of the names that the model has there.
 fn bytes(court: &mut Court<'_>, attempt: &Attempt, asked: &Asked) {
-    let aims = court.due(asked).into_iter().flat_map(|due| due.aims());
+    let aims = court.due(asked).into_iter().flat_map(super::super::request::Expect::aims);
     let mut names: Vec<Option<&str>> =
         aims.filter(|aim| aim.site == attempt.site).map(|aim| aim.model.as_deref()).collect();
     if names.is_empty() {

@@ -264,7 +264,7 @@ proptest! {
 
     #[test]
     fn a_word_survives_its_packing(phase in 0_u64..4, ejections in 0_u64..64, time in 0_u64..u64::MAX - 2_048) {
-        let word = Word::unpack(phase << 62 | ejections << 56 | time / 1_024);
+        let word = Word::unpack((phase << 62) | (ejections << 56) | (time / 1_024));
         prop_assert_eq!(Word::unpack(word.pack()), word);
     }
 }
