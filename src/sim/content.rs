@@ -29,7 +29,7 @@ pub fn refusal(dice: &mut Dice, id: u32, status: u16) -> Vec<u8> {
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",
-        429 => dice.pick(&["rate_limit_error", "rate_limit_error", "billing_error"]),
+        429 => *dice.pick(&["rate_limit_error", "rate_limit_error", "billing_error"]),
         529 => "overloaded_error",
         _ => "api_error",
     };
@@ -62,7 +62,7 @@ pub fn answer(dice: &mut Dice, id: u32) -> Vec<u8> {
 
 /// A stream as a model makes it; now and then with an error, and with oddities that the standard allows.
 pub fn stream(dice: &mut Dice, id: u32) -> Vec<u8> {
-    let mut writing = Writing { out: String::new(), end: dice.pick(&["\n", "\n", "\n", "\r\n", "\r"]), id };
+    let mut writing = Writing { out: String::new(), end: dice.pick::<&str>(&["\n", "\n", "\n", "\r\n", "\r"]), id };
     let fails_at = dice.chance(6).then(|| dice.below(5));
     if fails_at == Some(0) {
         return writing.error(dice);
