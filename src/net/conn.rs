@@ -6,6 +6,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    rc::Rc,
     task::{Context, Poll, Waker},
 };
 
@@ -84,7 +85,15 @@ impl<O: Outbox> Outbound<O> {
     pub async fn write(&mut self, segment: Segment) -> (io::Result<()>, Segment) {
         match self {
             Outbound::Plain(outbox) => outbox.write(segment).await,
-            Outbound::Tls(tls) => tls.write(segment).await,
+            Outbound::Tls(tls) => (tls.write(segment.live()).await, segment),
+        }
+    }
+
+    /// The same for bytes that may be needed again: who gives this up in the middle still has them.
+    pub async fn write_kept(&mut self, kept: &Rc<Segment>) -> io::Result<()> {
+        match self {
+            Outbound::Plain(outbox) => outbox.write_kept(kept).await,
+            Outbound::Tls(tls) => tls.write(kept.live()).await,
         }
     }
 

@@ -304,24 +304,21 @@ pub struct TlsOutbound<O> {
 }
 
 impl<O: Outbox> TlsOutbound<O> {
-    /// Encrypts and writes all live bytes; hands the segment back as it was.
-    pub async fn write(&mut self, segment: Segment) -> (io::Result<()>, Segment) {
+    /// Encrypts and writes all of `bytes`.
+    pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut written = 0;
-        while let Some(rest) = segment.live().get(written..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             let taken = self.session.borrow_mut().writer().write(rest);
-            let flushed = match taken {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            match taken {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => {
                     written += taken;
-                    self.flush(taken + 2 * RECORD_EXTRA_BYTES).await
+                    self.flush(taken + 2 * RECORD_EXTRA_BYTES).await?;
                 }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = flushed {
-                return (Err(error), segment);
+                Err(error) => return Err(error),
             }
         }
-        (Ok(()), segment)
+        Ok(())
     }
 
     /// Says `close_notify` and ends the writing side. Waits as long as the peer does not read.

@@ -14,7 +14,7 @@ pub use inbox::{Inbox, Read};
 pub use segment::Segment;
 
 use crate::base::{Mono, Wall};
-use std::{future::Future, io, net::SocketAddr, pin::pin, task::Poll};
+use std::{future::Future, io, net::SocketAddr, pin::pin, rc::Rc, task::Poll};
 
 /// What the machine offers to one worker.
 pub trait Runtime: Clone + 'static {
@@ -48,6 +48,11 @@ pub trait Outbox: 'static {
     /// Writes all of `segment`'s live bytes; hands the segment back for reuse. To drop this future in the middle is
     /// to give the connection's writing side up.
     fn write(&mut self, segment: Segment) -> impl Future<Output = (io::Result<()>, Segment)>;
+    /// The same for bytes that may be needed again: who gives this up in the middle still has them.
+    fn write_kept(&mut self, kept: &Rc<Segment>) -> impl Future<Output = io::Result<()>> {
+        let copy = Segment::copy_of(kept.live());
+        async move { self.write(copy).await.0 }
+    }
     /// Says that no more will be written (FIN), while reading goes on.
     fn finish(&mut self);
     /// Makes the coming close a reset (RST), so that a peer who waits for the close cannot take it for an end.

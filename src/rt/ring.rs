@@ -19,6 +19,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -303,6 +304,10 @@ impl Outbox for RingOutbox {
         (result.map(|_| ()), segment)
     }
 
+    async fn write_kept(&mut self, kept: &Rc<Segment>) -> io::Result<()> {
+        self.write.write_all(Kept(Rc::clone(kept))).await.0.map(|_| ())
+    }
+
     fn finish(&mut self) {
         // SAFETY: `write` keeps the descriptor open; shutdown(2) touches no memory.
         unsafe { libc::shutdown(self.fd, libc::SHUT_WR) };
@@ -341,6 +346,20 @@ unsafe impl IoBuf for Segment {
 
     fn bytes_init(&self) -> usize {
         self.len()
+    }
+}
+
+/// Bytes that are needed again. An operation that was given up holds its share until the kernel has let go of them.
+struct Kept(Rc<Segment>);
+
+// SAFETY: as for `Segment`; nobody can change a segment that is shared, and this share lives as long as the operation.
+unsafe impl IoBuf for Kept {
+    fn read_ptr(&self) -> *const u8 {
+        self.0.live().as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.0.len()
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    rc::Rc,
     sync::Arc,
     task::Poll,
 };
@@ -231,7 +232,8 @@ enum Sent {
     Refused,
 }
 
-/// Sends head and body, a segment at a time; each comes back for a replay. What the upstream says in the meantime is in
+/// Sends head and body, a segment at a time; each comes back for whoever is asked next, even if its sending was given up in
+/// the middle. What the upstream says in the meantime is in
 /// `early`.
 async fn send<R: Runtime>(
     shard: &Shard<R>,
@@ -251,9 +253,9 @@ async fn send<R: Runtime>(
         head.extend(first.live());
         next = 1;
     }
-    match send_segment(shard, client, order, conn, early, story, head).await? {
-        (Sent::Whole, _) => {}
-        (other, _) => return Ok(other),
+    match send_segment(shard, client, order, conn, early, story, &Rc::new(head)).await? {
+        Sent::Whole => {}
+        other => return Ok(other),
     }
     while let Some(place) = body.segments.get_mut(next) {
         // An upstream that takes the body as fast as it is given would let nobody else on this core have a turn, nor
@@ -262,13 +264,13 @@ async fn send<R: Runtime>(
         if poll_fn(|cx| Poll::Ready(client.inbound.poll_gone(cx).is_ready())).await {
             return Err(Failed::Over(Stop::ClientGone));
         }
-        let segment = std::mem::take(place);
-        let (sent, segment) = send_segment(shard, client, order, conn, early, story, segment).await?;
-        if let (Some(segment), Some(place)) = (segment, body.segments.get_mut(next)) {
-            *place = segment;
-        }
-        if !matches!(sent, Sent::Whole) {
-            return Ok(sent);
+        let kept = Rc::new(std::mem::take(place));
+        let sent = send_segment(shard, client, order, conn, early, story, &kept).await;
+        // The kernel may not have let go yet of what was given up.
+        *place = Rc::try_unwrap(kept).unwrap_or_else(|kept| Segment::copy_of(kept.live()));
+        match sent? {
+            Sent::Whole => {}
+            other => return Ok(other),
         }
         next += 1;
     }
@@ -282,23 +284,22 @@ async fn send_segment<R: Runtime>(
     conn: &mut Conn<R::Outbox>,
     early: &mut Option<Segment>,
     story: &Story,
-    segment: Segment,
-) -> Result<(Sent, Option<Segment>), Failed> {
+    kept: &Rc<Segment>,
+) -> Result<Sent, Failed> {
     let until = shard.rt.now().after(story.table.patience.send).min(order.until);
     let Conn { inbound, outbound, .. } = conn;
-    let mut write = pin!(outbound.write(segment));
+    let mut write = pin!(outbound.write_kept(kept));
     let mut ended = false;
     let race = poll_fn(|cx| {
-        if let Poll::Ready((result, segment)) = write.as_mut().poll(cx) {
-            let sent = if result.is_ok() { Sent::Whole } else { Sent::Refused };
-            return Poll::Ready((sent, Some(segment)));
+        if let Poll::Ready(result) = write.as_mut().poll(cx) {
+            return Poll::Ready(if result.is_ok() { Sent::Whole } else { Sent::Refused });
         }
-        // An upstream that has closed will fail the write too, and so hand the segment back.
+        // An upstream that has closed will fail the write too.
         while !ended {
             match inbound.poll_next(cx) {
                 Poll::Ready(Read::Data(said)) => {
                     if is_final(early, said) {
-                        return Poll::Ready((Sent::AnsweredEarly, None));
+                        return Poll::Ready(Sent::AnsweredEarly);
                     }
                 }
                 Poll::Ready(Read::End | Read::Failed(_)) => ended = true,

@@ -167,7 +167,7 @@ impl<O: Outbox> Course<'_, O> {
             *conversation = None;
             return;
         }
-        let segments = || self.body.segments.iter().map(|segment| segment.live());
+        let segments = || self.body.segments.iter().map(crate::rt::Segment::live);
         demand.images = plan.numbered(&story.table).any(|(target, _)| !target.can.images) && has_images(segments());
         self.long = conversation.is_some() && has_hour_cache(segments());
     }
@@ -250,8 +250,7 @@ impl<O: Outbox> Course<'_, O> {
         let (table, candidate) = (Arc::clone(&story.table), &asking.candidate);
         if let Route::Model { plan, .. } = &self.route {
             let target = plan.numbered(&table).find(|(_, at)| *at == candidate.target).map(|(target, _)| target);
-            let asked =
-                self.body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()).map(|model| model.text.clone());
+            let asked = self.body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()).map(|model| model.text);
             let id = target.zip(asked.as_ref()).and_then(|(target, asked)| table.sent_id(plan, target, asked));
             name_model(self.body, id, &mut self.wrote);
         }

@@ -158,7 +158,7 @@ fn side(link: &Rc<Link>, side: usize, peer: SocketAddr) -> Socket<PipeOutbox> {
     let (inbox, feeder) = inbox();
     let reader = Reader { link: Rc::clone(link), side };
     link.world.spawn(reader.feed(feeder));
-    let outbox = PipeOutbox { link: Rc::clone(link), side, is_torn: false, is_aborted: false };
+    let outbox = PipeOutbox { link: Rc::clone(link), side, is_torn: false, held: None, is_aborted: false };
     Socket { inbox, outbox, peer }
 }
 
@@ -220,6 +220,8 @@ pub struct PipeOutbox {
     link: Rc<Link>,
     side: usize,
     is_torn: bool,
+    /// What is being written and may be needed again, or was when it was given up.
+    held: Option<Rc<Segment>>,
     is_aborted: bool,
 }
 
@@ -283,25 +285,15 @@ impl PipeOutbox {
 
 impl Outbox for PipeOutbox {
     async fn write(&mut self, segment: Segment) -> (io::Result<()>, Segment) {
-        if self.is_torn {
-            let detail = format!("connection {}: a write after one that was given up", self.link.number);
-            self.link.world.breach("a torn connection is not written to", detail);
-        }
-        self.trip();
-        self.is_torn = true;
-        let mut at = 0;
-        while at < segment.len() {
-            let rest = segment.live().get(at..).unwrap_or_default();
-            match poll_fn(|cx| self.poll_push(rest, cx)).await {
-                Ok(taken) => at += taken,
-                Err(error) => {
-                    self.is_torn = false;
-                    return (Err(error), segment);
-                }
-            }
-        }
-        self.is_torn = false;
-        (Ok(()), segment)
+        (self.push(segment.live()).await, segment)
+    }
+
+    async fn write_kept(&mut self, kept: &Rc<Segment>) -> io::Result<()> {
+        // As a ring does with what it has been given: it holds its share longer than who gave it up.
+        self.held = Some(Rc::clone(kept));
+        let result = self.push(kept.live()).await;
+        self.held = None;
+        result
     }
 
     fn finish(&mut self) {
@@ -311,6 +303,30 @@ impl Outbox for PipeOutbox {
     fn abort(&mut self) {
         self.is_aborted = true;
         self.link.break_off();
+    }
+}
+
+impl PipeOutbox {
+    async fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            let detail = format!("connection {}: a write after one that was given up", self.link.number);
+            self.link.world.breach("a torn connection is not written to", detail);
+        }
+        self.trip();
+        self.is_torn = true;
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = bytes.get(at..).unwrap_or_default();
+            match poll_fn(|cx| self.poll_push(rest, cx)).await {
+                Ok(taken) => at += taken,
+                Err(error) => {
+                    self.is_torn = false;
+                    return Err(error);
+                }
+            }
+        }
+        self.is_torn = false;
+        Ok(())
     }
 }
 

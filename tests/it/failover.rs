@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
 };
 
@@ -109,6 +109,51 @@ fn an_upstream_that_is_not_there_costs_nothing() {
         for _ in 0..20 {
             assert_eq!(forebay.ask(&post(BODY)).status(), 200);
             spare.next();
+        }
+    }
+}
+
+/// It reads a request's head and nothing more, and says that it has too much to do; or says nothing.
+fn reads_no_body(says: bool) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut byte = [0];
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            // By now the sender's buffers are full.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            if head.starts_with(b"GET ") {
+                let _ = stream.write_all(answer("200 OK", "", "{\"data\":[]}").as_bytes());
+            } else if says {
+                let _ = error(&mut stream, "529 Overloaded", "", "overloaded_error");
+            }
+            held.push(stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_body_whose_sending_was_given_up_goes_whole_to_the_next() {
+    let text = "0123456789abcdef".repeat(1 << 20);
+    let body = format!(r#"{{"model":"claude-x","max_tokens":1,"messages":[{{"role":"user","content":"{text}"}}]}}"#);
+    for (_, driver) in DRIVERS {
+        for says in [true, false] {
+            let (address, spare) = (reads_no_body(says), Upstream::plain(|_, s| whole(s)));
+            // Who says nothing is left after two seconds.
+            let config = two(&format!("http://{address}\"\nfirst_byte = \"2s"), &spare);
+            let forebay = Forebay::start(&config, driver);
+            let answer = forebay.ask(&post(&body));
+            assert_eq!((answer.status(), answer.complete), (200, true), "{says}: {}", answer.text());
+            let got = spare.next();
+            let due = body.replace("claude-x", "spare-x");
+            let differs = got.body.iter().zip(due.as_bytes()).position(|(got, due)| got != due);
+            assert_eq!((got.body.len(), differs), (due.len(), None), "{says}");
         }
     }
 }

@@ -265,7 +265,7 @@ fn agrees(court: &mut Court<'_>, case: &Case<'_>, message: &Message, tries: &[Tr
     let mut fault = None;
     for one in tries {
         let is_it = |told: &&telemetry::Attempt| (told.upstream.index(), Some(told.credential.index())) == slot(one);
-        let Some(at) = told.iter().position(is_it) else {
+        let Some(at) = told.iter().position(&is_it) else {
             fault = Some(format!("site {} is not in the log", one.site));
             break;
         };
