@@ -341,7 +341,9 @@ impl Draft {
         let mut sent = std::mem::take(&mut asked.wire);
         if !asked.peeks {
             sent.clone_from(&asked.body);
-            if sent.len() as u64 > plan.bounds.body_bytes_max && !matches!(asked.expect, Expect::Own(_)) {
+            if sent.len() as u64 > plan.bounds.body_bytes_max
+                && (!matches!(asked.expect, Expect::Own(_)) || asked.expect == Expect::Own(&["upstreams_denied"]))
+            {
                 asked.expect = Expect::Own(&["body_too_large"]);
             }
         }

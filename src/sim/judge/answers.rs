@@ -411,7 +411,7 @@ fn faults(court: &Court<'_>, attempt: &Attempt, script: &Script, allowed: &mut V
     if script.is_malformed || script.interim > 8 {
         allowed.push("answer_malformed");
     }
-    let is_poor = reading::word(&court.plan.sites[attempt.site], script) == reading::Word::Either;
+    let is_poor = reading::is_poor(script);
     let has_spent = script.status == 429 && memmem::find(&script.body, b"billing_error").is_some();
     if matches!(script.status, 401..=403) || is_poor || has_spent {
         allowed.push("credential_refused");

@@ -103,16 +103,20 @@ pub enum Word {
 #[allow(clippy::match_same_arms)] // the operator's word stands apart from the table
 pub fn word(site: &Site, script: &Script) -> Word {
     let told = site.verdicts.iter().find(|(status, _)| *status == script.status);
-    let is_poor = memchr::memmem::find(&script.body, b"credit balance is too low").is_some();
     match (told, script.status) {
         (Some((_, Verdict::Deliver)), _) => Word::Final,
         (Some(_), _) => Word::Leaves,
-        (None, 400) if is_poor => Word::Either,
+        (None, 400) if is_poor(script) => Word::Either,
         (None, 401 | 402 | 403 | 404 | 408 | 429 | 500..=599) => Word::Leaves,
         (None, 304) => Word::Final,
         (None, 300..=399) => Word::Leaves,
         (None, _) => Word::Final,
     }
+}
+
+/// Whether the answer says that the account behind the credential is out of money.
+pub fn is_poor(script: &Script) -> bool {
+    script.status == 400 && memchr::memmem::find(&script.body, b"credit balance is too low").is_some()
 }
 
 /// Whether a success is what the API answers with.

@@ -273,7 +273,7 @@ fn agrees(court: &mut Court<'_>, case: &Case<'_>, message: &Message, tries: &[Tr
         if let Some(odd) = unseen.iter().find(|told| !is_excused(told)) {
             fault = Some(format!("nobody saw {odd:?}"));
         }
-        if ![0, one.last().script.status].contains(&this.status) {
+        if this.status != 0 && one.attempts.iter().all(|attempt| attempt.script.status != this.status) {
             fault = Some(format!("site {} said {}", one.site, one.last().script.status));
         }
         told.drain(..=at);
