@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     base::{Failure, Kind, Mono, Span, UpstreamSlot, bounds::INTERIM_ANSWERS_MAX},
-    net::{Conn, DialError, dial},
+    net::{Conn, DialError, Inbound, dial},
     rt::{Outbox, Read, Runtime, Segment},
     table::{Table, Upstream, live::Live},
     telemetry::Text,
@@ -22,6 +22,7 @@ use crate::{
 };
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -253,7 +254,10 @@ async fn send<R: Runtime>(
         head.extend(first.live());
         next = 1;
     }
-    match send_segment(shard, client, order, conn, early, story, &Rc::new(head)).await? {
+    let Conn { inbound, outbound, .. } = conn;
+    // The head is rendered anew for whoever is asked next, and need not come back.
+    let write = async { outbound.write(head).await.0 };
+    match send_segment(shard, client, order, inbound, early, story, write).await? {
         Sent::Whole => {}
         other => return Ok(other),
     }
@@ -265,7 +269,8 @@ async fn send<R: Runtime>(
             return Err(Failed::Over(Stop::ClientGone));
         }
         let kept = Rc::new(std::mem::take(place));
-        let sent = send_segment(shard, client, order, conn, early, story, &kept).await;
+        let write = outbound.write_kept(&kept);
+        let sent = send_segment(shard, client, order, inbound, early, story, write).await;
         // The kernel may not have let go yet of what was given up.
         *place = Rc::try_unwrap(kept).unwrap_or_else(|kept| Segment::copy_of(kept.live()));
         match sent? {
@@ -281,14 +286,13 @@ async fn send_segment<R: Runtime>(
     shard: &Shard<R>,
     client: &mut Client<R::Outbox>,
     order: &Order<'_>,
-    conn: &mut Conn<R::Outbox>,
+    inbound: &mut Inbound,
     early: &mut Option<Segment>,
     story: &Story,
-    kept: &Rc<Segment>,
+    write: impl Future<Output = io::Result<()>>,
 ) -> Result<Sent, Failed> {
     let until = shard.rt.now().after(story.table.patience.send).min(order.until);
-    let Conn { inbound, outbound, .. } = conn;
-    let mut write = pin!(outbound.write_kept(kept));
+    let mut write = pin!(write);
     let mut ended = false;
     let race = poll_fn(|cx| {
         if let Poll::Ready(result) = write.as_mut().poll(cx) {
