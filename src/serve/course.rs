@@ -134,6 +134,8 @@ struct Asking {
     more: bool,
     /// The conversation's thinking is signed by another family of providers.
     crossed: bool,
+    /// The conversation's cache is elsewhere: about so much of it is lost, as a model counts it.
+    leaves: Option<u64>,
     began: Mono,
 }
 
@@ -201,7 +203,8 @@ impl<O: Outbox> Course<'_, O> {
         tried.note(&candidate, false);
         let more = self.view(story).is_some_and(|view| upstream::choose::left(&view, &tried, began));
         let crossed = self.view(story).is_some_and(|view| upstream::choose::crossed(&view, &candidate, began));
-        Asking { candidate, more, crossed, began }
+        let leaving = self.view(story).and_then(|view| upstream::choose::leaving(&view, &candidate, began));
+        Asking { candidate, more, crossed, leaves: leaving.map(|leaving| leaving.llm_tokens), began }
     }
 
     /// Asks one candidate; `None` when nothing of what it said is the client's, so that another may be asked.
@@ -256,6 +259,9 @@ impl<O: Outbox> Course<'_, O> {
         }
         if asking.crossed {
             story.record.dropped = story.record.dropped.saturating_add(drop_thinking(self.body));
+        }
+        if candidate.suspect {
+            shard.core.counters.upstream(candidate.upstream).probes.add(1);
         }
         let told = table.upstream(candidate.upstream).and_then(|upstream| upstream.first_byte);
         let hang = told.or(asking.more.then_some(HANG_MAX)).map_or(story.until, |span| asking.began.after(span));
@@ -323,6 +329,10 @@ impl<O: Outbox> Course<'_, O> {
         }
         if good && !matches!(relayed.outcome, Outcome::Untold(_) | Outcome::Early(_)) {
             self.remember(asking, bytes, story);
+            if let Some(llm_tokens) = asking.leaves {
+                shard.core.counters.moved.add(1);
+                shard.core.counters.moved_llm_tokens.add(llm_tokens);
+            }
         }
         self.leave(asking, (status, verdict), effect, story, now);
         match relayed.outcome {

@@ -21,7 +21,7 @@ use crate::{
     meter::Metered,
     rt::{Outbox, Runtime},
     table::Table,
-    telemetry::{Client as ClientName, Core, Ending, Record, RequestId, Text},
+    telemetry::{Client as ClientName, Core, Ending, Late, Record, RequestId, Text},
     upstream::{Demand, affinity::conversation, fit::BYTES_USUAL},
     wire::{RequestHead, Version},
 };
@@ -163,6 +163,7 @@ async fn settle<R: Runtime>(
         }
         Outcome::Cut(kind) => {
             story.fails(kind);
+            shard.core.counters.late(Late::Cut).add(1);
             let until = shard.rt.now().after(TAKE_IN_MAX);
             let _ = watched(&shard.rt, &mut client.inbound, until, pending::<()>()).await;
             Ok(breaks)

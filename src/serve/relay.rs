@@ -31,7 +31,7 @@ use crate::{
     net::{Inbound, Outbound},
     rt::{Outbox, Read, Runtime, Segment},
     table::Patience,
-    telemetry::Ending,
+    telemetry::{Ending, Late},
     wire::{self, BodyDecoder, Framing, Version},
 };
 use std::{
@@ -159,6 +159,7 @@ pub async fn relay<R: Runtime>(
     if let Some(at) = flow.committed {
         story.record.commit_us = at.since(story.started).as_us();
         story.record.first_byte_us = story.record.commit_us;
+        shard.core.counters.held.observe(at.since(answered.arrived).as_us());
     }
     let clean = outcome == Outcome::Complete && !flow.surplus;
     let reusable = clean && answered.request_sent && answered.head.keep_alive;
@@ -348,9 +349,11 @@ impl<O: Outbox> Flow<'_, O> {
             if now >= silent_until {
                 return Err(Broken::Answer(Kind::AnswerIdle));
             }
-            match self.hold {
-                Some(_) => self.commit(shard, ticker).await?,
-                None => self.write(shard, ticker, Some(self.framed(Segment::copy_of(anthropic::PING)))).await?,
+            if self.hold.is_some() {
+                self.commit(shard, ticker).await?;
+            } else {
+                self.write(shard, ticker, Some(self.framed(Segment::copy_of(anthropic::PING)))).await?;
+                shard.core.counters.pings.add(1);
             }
         }
     }
@@ -462,14 +465,18 @@ impl<O: Outbox> Flow<'_, O> {
         if let Some(events) = &mut self.events {
             events.partial = None;
         }
-        let event = match telling {
-            Telling::Event => Some(Segment::copy_of(break_event(kind, story).as_bytes())),
+        let (event, late) = match telling {
+            Telling::Event => (Some(Segment::copy_of(break_event(kind, story).as_bytes())), Some(Late::Event)),
             // Why the answer ends has been told; the client waits for nothing but this.
-            Telling::Stop => Some(Segment::copy_of(anthropic::MESSAGE_STOP)),
-            Telling::Silence | Telling::Complete => None,
+            Telling::Stop => (Some(Segment::copy_of(anthropic::MESSAGE_STOP)), Some(Late::Completed)),
+            Telling::Silence | Telling::Complete => (None, None),
         };
         let out = self.last(event);
-        self.write(shard, &mut ticker, out).await.is_ok()
+        let is_told = self.write(shard, &mut ticker, out).await.is_ok();
+        if let Some(late) = late.filter(|_| is_told) {
+            shard.core.counters.late(late).add(1);
+        }
+        is_told
     }
 }
 

@@ -204,3 +204,32 @@ fn a_plan_is_explained_by_a_running_one_and_from_a_file() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(complained(&unknown).contains("no key named `carol`"), "{}", complained(&unknown));
 }
+
+#[test]
+fn what_becomes_of_an_answer_that_breaks_late_is_counted() {
+    let start = "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"hi\"}}\n\n";
+    let main = Upstream::plain(move |got, stream| {
+        let stop = if got.number == 0 { String::new() } else { chunk(&event("content_block_stop", "")) };
+        let _ = stream.write_all(format!("{STREAM_HEAD}{}{stop}", chunk(start)).as_bytes());
+        false
+    });
+    let spare = named("spare");
+    let forebay = Forebay::start(&configured(&main, &spare), "0");
+    let first = forebay.ask(&post(BODY));
+    assert!(first.complete && first.text().contains("event: error"), "{first:?}");
+    assert!(!forebay.ask(&post(BODY)).complete, "after a finished block the client sees a break");
+    // The second one's record comes when its connection has ended.
+    let is_done = |page: &String| page.contains("forebay_commits_total 2\n");
+    let metrics = (0..500).map(|_| {
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        forebay.admin("/metrics").text()
+    });
+    let metrics = metrics.into_iter().find(is_done).expect("both are counted");
+    for line in [
+        "forebay_late_failures_total{told=\"error_event\"} 1",
+        "forebay_late_failures_total{told=\"cut\"} 1",
+        "forebay_held_seconds_count 2",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is missing in\n{metrics}");
+    }
+}
