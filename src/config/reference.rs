@@ -55,7 +55,7 @@ ca_file: further roots that its certificate may come from, PEM
 plaintext: allows a public host without TLS
 allow_private: allows a public name to lead to private addresses
 proxy: the proxy on the way, or `none`; what the environment says unless said
-first_byte: how long the head of an answer may take; then another candidate is asked. 120 s where there is one, unless said
+first_byte: from the last byte of a request to the head of its answer, and for each part of a large request to be taken; then another candidate is asked, where there is one. `120s` for streams; answers that come in one piece may take their time unless this is said
 price: what it takes besides its models' prices
 credentials: the pool; each has its own limits and its own health
 verdicts: what some of its answers mean, before the general table is asked; the first that fits",

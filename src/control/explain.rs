@@ -186,6 +186,7 @@ fn candidates(scene: &Scene<'_>, slot: CallerSlot, plan: Plan, question: &Questi
         conversation: upstream::conversation(slot, session.as_deref(), user_id.as_deref()),
         fallback,
         bound: false,
+        counts_only: false,
         waited: Span::ZERO,
     };
     let weighed = weigh(&view, &Tried::default(), scene.now);

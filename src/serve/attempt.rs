@@ -39,7 +39,16 @@ pub struct Order<'a> {
     credential: usize,
     head: Segment,
     asks_for_head_only: bool,
-    until: Mono,
+    waits: Waits,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Waits {
+    /// For the head of an answer, whatever comes before it.
+    pub until: Mono,
+    /// From the last byte of the request to it; also for each part of the request to be taken.
+    pub head: Option<Span>,
 }
 
 /// An upstream's answer, as far as its head.
@@ -71,8 +80,8 @@ impl<O: Outbox> Answered<O> {
 }
 
 impl<'a> Order<'a> {
-    /// The request of `head` for an upstream of `table`, with the credential at `credential` of its pool; given up at
-    /// `until` if no answer has begun.
+    /// The request of `head` for an upstream of `table`, with the credential at `credential` of its pool; given up
+    /// after `waits` if no answer has begun.
     ///
     /// # Errors
     /// `Internal` when the table has no such upstream; a plan names only its own table's.
@@ -82,7 +91,7 @@ impl<'a> Order<'a> {
         door: Door,
         (head, bytes): (&RequestHead, &[u8]),
         body: &Body,
-        until: Mono,
+        waits: Waits,
     ) -> Result<Order<'a>, Failure> {
         let incomplete = || Failure::new(Kind::Internal, "the upstream of this plan is incomplete. Report this.");
         let upstream = table.upstream(slot).ok_or_else(incomplete)?;
@@ -100,7 +109,7 @@ impl<'a> Order<'a> {
             slot,
             upstream,
             credential,
-            until,
+            waits,
             head: edits::request_head(head, bytes, &forward),
             asks_for_head_only: head.method.of(bytes) == b"HEAD",
         })
@@ -164,7 +173,7 @@ async fn connect<R: Runtime>(
     let addresses = live.addresses_of(order.slot);
     // On the heap: it is as large as the rest of the exchange, and most exchanges reuse a connection.
     let dialling = Box::pin(dial(&shard.rt, &endpoint, addresses));
-    let until = order.until;
+    let until = order.waits.until;
     let result = match watched(&shard.rt, &mut client.inbound, until, dialling).await {
         Watched::Done(result) => result,
         Watched::ClientGone => return Err(Stop::ClientGone),
@@ -199,7 +208,8 @@ async fn on_connection<R: Runtime>(
     let sent = send(shard, client, order, body, &mut conn, &mut early, story).await?;
     let sent_at = shard.rt.now();
     let request_sent = matches!(sent, Sent::Whole);
-    let mut answered = match read_head(shard, client, order, conn, early).await {
+    let until = order.waits.head.map_or(order.waits.until, |span| sent_at.after(span).min(order.waits.until));
+    let mut answered = match read_head(shard, client, order, conn, early, until).await {
         Err(Failed::Silent(failure)) if !may_replay(&sent, shard.rt.now().since(sent_at)) => {
             return Err(Failed::Over(Stop::Failed(failure)));
         }
@@ -291,7 +301,9 @@ async fn send_segment<R: Runtime>(
     story: &Story,
     write: impl Future<Output = io::Result<()>>,
 ) -> Result<Sent, Failed> {
-    let until = shard.rt.now().after(story.table.patience.send).min(order.until);
+    // For each segment anew: a slow link is no hang.
+    let stall = order.waits.head.map_or(story.table.patience.send, |head| head.min(story.table.patience.send));
+    let until = shard.rt.now().after(stall).min(order.waits.until);
     let mut write = pin!(write);
     let mut ended = false;
     let race = poll_fn(|cx| {
@@ -350,6 +362,7 @@ async fn read_head<R: Runtime>(
     order: &Order<'_>,
     mut conn: Conn<R::Outbox>,
     early: Option<Segment>,
+    until: Mono,
 ) -> Result<Answered<R::Outbox>, Failed> {
     let over = |kind, what: &str| Failed::Over(Stop::Failed(failed(order, kind, what)));
     let (mut head, mut bytes, mut interim) = (ResponseHead::new(), early, 0);
@@ -374,7 +387,7 @@ async fn read_head<R: Runtime>(
                 }
             }
         }
-        match watched(&shard.rt, &mut client.inbound, order.until, conn.inbound.next()).await {
+        match watched(&shard.rt, &mut client.inbound, until, conn.inbound.next()).await {
             Watched::Done(Read::Data(more)) => bytes = Some(super::client::joined(bytes, more)),
             Watched::Done(Read::End | Read::Failed(_)) => {
                 let failure = failed(order, Kind::UpstreamClosed, "closed the connection without an answer");

@@ -4,7 +4,7 @@
 //! Choosing and judging are `upstream`'s; asking is `attempt`'s; passing on is `relay`'s.
 
 use super::{
-    attempt::{self, Answered, Order},
+    attempt::{self, Answered, Order, Waits},
     body::Body,
     client::Client,
     exchange::{Stop, Story},
@@ -18,16 +18,16 @@ use super::{
 use crate::{
     base::{Kind, Mono, Span, UpstreamSlot, Wall},
     rt::{Outbox, Runtime},
-    table::{Plan, Upstream, Verdict},
+    table::{Plan, Table, Upstream, Verdict},
     telemetry::Attempt,
     upstream::{
-        self, Candidate, Choice, Conversation, Demand, Effect, Health, Ruling, Sent, Told, Tried, View, choose,
+        self, Candidate, Choice, Conversation, Demand, Effect, Health, Ruling, Sent, Spent, Told, Tried, View, choose,
         fit::{has_hour_cache, has_images},
     },
 };
 use std::{future::pending, sync::Arc};
 
-/// How long an answer's head may take while another candidate could be asked instead.
+/// How long a stream's head may take, from the last byte of the request, while another candidate could be asked instead.
 const HANG_MAX: Span = Span::from_secs(120);
 /// How often the last room of a credential may go to another core before it is asked without.
 const CLAIMS_MAX: u8 = 3;
@@ -157,6 +157,7 @@ impl<O: Outbox> Course<'_, O> {
             conversation: *conversation,
             fallback: *fallback,
             bound: false,
+            counts_only: self.door == Door::CountTokens,
             waited: self.waited,
         })
     }
@@ -170,7 +171,10 @@ impl<O: Outbox> Course<'_, O> {
             return;
         }
         let segments = || self.body.segments.iter().map(crate::rt::Segment::live);
-        demand.images = plan.numbered(&story.table).any(|(target, _)| !target.can.images) && has_images(segments());
+        let Some(model) = self.body.peeked.as_ref().and_then(|peeked| peeked.model.as_ref()) else { return };
+        let table = &story.table;
+        let is_blind = plan.numbered(table).any(|(target, _)| !table.can(plan, target, &model.text).images);
+        demand.images = is_blind && has_images(segments());
         self.long = conversation.is_some() && has_hour_cache(segments());
     }
 
@@ -200,7 +204,7 @@ impl<O: Outbox> Course<'_, O> {
 
     fn asking(&self, candidate: Candidate, story: &Story, began: Mono) -> Asking {
         let mut tried = self.tried;
-        tried.note(&candidate, false);
+        tried.note(&candidate, Spent::Candidate);
         let more = self.view(story).is_some_and(|view| upstream::choose::left(&view, &tried, began));
         let crossed = self.view(story).is_some_and(|view| upstream::choose::crossed(&view, &candidate, began));
         let leaving = self.view(story).and_then(|view| upstream::choose::leaving(&view, &candidate, began));
@@ -263,12 +267,18 @@ impl<O: Outbox> Course<'_, O> {
         if candidate.suspect {
             shard.core.counters.upstream(candidate.upstream).probes.add(1);
         }
-        let told = table.upstream(candidate.upstream).and_then(|upstream| upstream.first_byte);
-        let hang = told.or(asking.more.then_some(HANG_MAX)).map_or(story.until, |span| asking.began.after(span));
-        let until = story.until.min(hang);
+        let waits = Waits { until: story.until, head: self.head_wait(asking, &table) };
         let (head, place) = ((&*client.head, client.head_bytes.live()), (candidate.upstream, candidate.place));
-        let order = Order::new(&table, place, self.door, head, self.body, until)?;
+        let order = Order::new(&table, place, self.door, head, self.body, waits)?;
         attempt::attempt(shard, client, &order, self.body, story).await
+    }
+
+    /// How long the head of the answer may take; `None` where there is nobody else to ask, and for an answer that comes in
+    /// one piece, which may take its time, unless the operator says so.
+    fn head_wait(&self, asking: &Asking, table: &Table) -> Option<Span> {
+        let told = table.upstream(asking.candidate.upstream).and_then(|upstream| upstream.first_byte);
+        let streams = self.body.peeked.as_ref().is_some_and(|peeked| peeked.stream == Some(true));
+        told.or(streams.then_some(HANG_MAX)).filter(|_| asking.more)
     }
 
     /// What the head of the answer means, and the beginning of its body where that matters.
@@ -355,7 +365,12 @@ impl<O: Outbox> Course<'_, O> {
         now: Mono,
     ) {
         self.hold_against(asking, effect, now);
-        self.tried.note(&asking.candidate, effect == Effect::Upstream);
+        let spent = match effect {
+            Effect::Upstream => Spent::Upstream,
+            Effect::Credential => Spent::Credential,
+            Effect::Works | Effect::Nothing | Effect::Class => Spent::Candidate,
+        };
+        self.tried.note(&asking.candidate, spent);
         tell(story, asking, status, verdict, now);
     }
 

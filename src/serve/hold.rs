@@ -7,6 +7,7 @@
 use super::events::append;
 use crate::{
     base::{Mono, Span},
+    dialect::anthropic::{self, Fault},
     rt::Segment,
 };
 
@@ -15,17 +16,22 @@ pub const HOLD_MAX: Span = Span::from_secs(1);
 /// How much of it.
 const HOLD_BYTES_MAX: usize = 4 * 1024;
 
+/// How much of a document is looked at.
+const BEGINNING_BYTES_MAX: usize = 512;
+
 /// What is held back.
 pub struct Hold {
     /// Until then at most.
     pub until: Mono,
     kept: Option<Segment>,
+    /// The beginning of a document, without framing.
+    beginning: Vec<u8>,
 }
 
 impl Hold {
     /// Nothing yet, and until `HOLD_MAX` after the head at most.
     pub fn since(head: Mono) -> Hold {
-        Hold { until: head.after(HOLD_MAX), kept: None }
+        Hold { until: head.after(HOLD_MAX), kept: None, beginning: Vec::new() }
     }
 
     /// Keeps `more`, framed as it will be sent.
@@ -34,6 +40,13 @@ impl Hold {
             None => more,
             Some(kept) => append(kept, &more),
         });
+    }
+
+    /// Looks at the payload of a document; what fault it tells of, if it is an error in a success's clothes.
+    pub fn look(&mut self, payload: &[u8]) -> Option<Fault> {
+        let room = BEGINNING_BYTES_MAX.saturating_sub(self.beginning.len());
+        self.beginning.extend_from_slice(payload.get(..room).unwrap_or(payload));
+        anthropic::is_error(&self.beginning).then(|| anthropic::fault(&self.beginning))
     }
 
     /// Whether there is more than is worth waiting with.
@@ -50,6 +63,16 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_known_in_however_small_pieces_it_comes() {
+        let document = br#"{"type":"error","error":{"type":"rate_limit_error","message":"no"}}"#;
+        let mut hold = Hold::since(Mono(0));
+        let told = document.iter().filter_map(|byte| hold.look(std::slice::from_ref(byte))).last();
+        assert_eq!(told, Some(Fault::Room));
+        let mut hold = Hold::since(Mono(0));
+        assert!(document.iter().all(|byte| hold.look(&[b'x', *byte]).is_none()));
+    }
 
     #[test]
     fn what_was_kept_comes_out_in_order() {

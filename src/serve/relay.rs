@@ -293,11 +293,14 @@ impl<O: Outbox> Flow<'_, O> {
         if let Some(out) = out {
             hold.keep(out);
         }
-        if let Some(fault) = self.early.filter(|fault| *fault != Fault::Request) {
+        let has_content = self.events.as_ref().is_some_and(Events::are_committed);
+        let is_due = has_content || self.whole || hold.is_full() || shard.rt.now() >= hold.until;
+        // An event that has come is whole; of a document there may be more to tell whose fault it is.
+        let is_told = is_due || self.events.is_some();
+        if let Some(fault) = self.early.filter(|fault| is_told && *fault != Fault::Request) {
             return Err(Broken::Early(fault));
         }
-        let has_content = self.events.as_ref().is_some_and(Events::are_committed);
-        if !(has_content || self.whole || hold.is_full() || shard.rt.now() >= hold.until) {
+        if !is_due {
             return Ok(());
         }
         self.commit(shard, ticker).await
@@ -350,7 +353,7 @@ impl<O: Outbox> Flow<'_, O> {
                 return Err(Broken::Answer(Kind::AnswerIdle));
             }
             if self.hold.is_some() {
-                self.commit(shard, ticker).await?;
+                self.pass(shard, ticker, None).await?;
             } else {
                 self.write(shard, ticker, Some(self.framed(Segment::copy_of(anthropic::PING)))).await?;
                 shard.core.counters.pings.add(1);
@@ -367,13 +370,12 @@ impl<O: Outbox> Flow<'_, O> {
             self.from.expect(STREAM_READ_BYTES_MAX);
         }
         segment.narrow(stripped.payload);
-        let begins = self.payload_bytes == 0;
         self.payload_bytes += segment.len() as u64;
         let payload = match &mut self.events {
             _ if segment.is_empty() => None,
             None => {
-                if self.hold.is_some() && begins && anthropic::is_error(segment.live()) {
-                    self.early = Some(anthropic::fault(segment.live()));
+                if let Some(hold) = &mut self.hold {
+                    self.early = hold.look(segment.live());
                 }
                 if let Some(tap) = &mut self.tap {
                     tap.body(segment.live());

@@ -70,8 +70,8 @@ pub struct Upstream {
     pub via: Option<Arc<Via>>,
     /// Which addresses connections may go to: the proxy's where there is one, else the host's.
     pub guard: Guard,
-    /// How long it may take from the last byte of a request to the head of its answer before the next candidate is asked;
-    /// `None` leaves it the whole patience of the client.
+    /// How long it may take from the last byte of a request to the head of its answer before the next candidate is asked,
+    /// where there is one; `None` leaves streams two minutes, and other answers the whole patience of the client.
     pub first_byte: Option<Span>,
     /// What it takes besides its models' prices.
     pub charge: Charge,

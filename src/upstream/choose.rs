@@ -64,6 +64,8 @@ pub struct View<'a> {
     pub bound: bool,
     /// How long it has waited for room already.
     pub waited: Span,
+    /// It only asks how long a prompt is, which has limits of its own.
+    pub counts_only: bool,
 }
 
 impl View<'_> {
@@ -102,11 +104,28 @@ pub struct Candidate {
 /// Who was asked already for this request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
-    /// Target and credential: another model with the same credential is another candidate, since it may be the model
-    /// that was not to be had, or its limits that were reached.
-    asked: [Option<(usize, CredentialSlot)>; TRIES_MAX],
-    /// Upstreams that failed as a whole: no other credential of theirs is asked.
-    failed: [Option<UpstreamSlot>; TRIES_MAX],
+    asked: [Option<Asked>; TRIES_MAX],
+}
+
+/// One that was asked; small, since it is held for as long as an answer takes.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    target: u16,
+    upstream: UpstreamSlot,
+    credential: CredentialSlot,
+    spent: Spent,
+}
+
+/// What makes no sense to ask again after a candidate has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// The candidate alone: another model with the same credential is another one, since it may be the model that was not
+    /// to be had, or its limits that were reached.
+    Candidate,
+    /// Its credential, for whatever model.
+    Credential,
+    /// Its upstream, with whatever credential.
+    Upstream,
 }
 
 impl Tried {
@@ -120,20 +139,23 @@ impl Tried {
         self.len() == 0
     }
 
-    /// `candidate` has been asked; `whole` when its failure was the upstream's and not the credential's.
-    pub fn note(&mut self, candidate: &Candidate, whole: bool) {
+    /// `candidate` has been asked, which has `spent` so much.
+    pub fn note(&mut self, candidate: &Candidate, spent: Spent) {
         if let Some(free) = self.asked.iter_mut().find(|place| place.is_none()) {
-            *free = Some((candidate.target, candidate.credential));
-        }
-        if whole && let Some(free) = self.failed.iter_mut().find(|place| place.is_none()) {
-            *free = Some(candidate.upstream);
+            let Candidate { target, upstream, credential, .. } = *candidate;
+            *free = Some(Asked { target: target as u16, upstream, credential, spent });
         }
     }
 
     /// Whether it makes no sense, or is not allowed, to ask there.
     pub fn has(&self, candidate: &Candidate) -> bool {
-        self.asked.contains(&Some((candidate.target, candidate.credential)))
-            || self.failed.contains(&Some(candidate.upstream))
+        self.asked.iter().flatten().any(|asked| match asked.spent {
+            Spent::Candidate => {
+                (usize::from(asked.target), asked.credential) == (candidate.target, candidate.credential)
+            }
+            Spent::Credential => asked.credential == candidate.credential,
+            Spent::Upstream => asked.upstream == candidate.upstream,
+        })
     }
 }
 
@@ -161,7 +183,9 @@ pub fn choose(view: &View<'_>, tried: &Tried, now: Mono, draw: u64) -> Choice {
             Decision::Ask(candidate) => Choice::Ask(candidate),
             Decision::Probe(candidate) => {
                 let breaker = view.health.upstream(candidate.upstream).map(|upstream| &upstream.breaker);
-                if !breaker.is_some_and(|breaker| breaker.claim_probe(now)) {
+                // A probe is an attempt at something doubtful: one that follows a failure comes out of the budget.
+                let allowed = tried.is_empty() || view.health.budget.take(now);
+                if !(allowed && breaker.is_some_and(|breaker| breaker.claim_probe(now))) {
                     lost |= 1 << candidate.target;
                     continue;
                 }
@@ -181,7 +205,8 @@ pub fn choose(view: &View<'_>, tried: &Tried, now: Mono, draw: u64) -> Choice {
 pub fn left(view: &View<'_>, tried: &Tried, now: Mono) -> bool {
     match decide(view, tried, now, 0, 0) {
         Decision::Ask(candidate) => !candidate.suspect,
-        Decision::Probe(_) | Decision::Wait(_) => true,
+        Decision::Probe(_) => tried.is_empty() || view.health.budget.left() > 0,
+        Decision::Wait(_) => true,
         Decision::Panic(..) | Decision::Nobody(_) => false,
     }
 }

@@ -23,7 +23,7 @@ pub use affinity::{Affinity, Conversation, Turn, Warm, conversation};
 pub use breaker::{Breaker, Standing};
 pub use budget::RetryBudget;
 pub use capacity::{Capacity, Need, Room};
-pub use choose::{Candidate, Choice, Leaving, Tried, View, Weighed, choose, weigh};
+pub use choose::{Candidate, Choice, Leaving, Spent, Tried, View, Weighed, choose, weigh};
 pub use declared::Declared;
 pub use fit::{Demand, Misfit};
 pub use sent::Sent;
@@ -48,12 +48,14 @@ impl ModelClass {
     /// of asking less.
     pub const COUNT: usize = 12;
     const FAMILIES: [&'static str; 3] = ["opus", "sonnet", "haiku"];
+    /// Questions of how long a prompt is: Claude Code asks 25 at once, and providers limit them apart.
+    pub const COUNTING: ModelClass = ModelClass(Self::COUNT as u8 - 1);
 
     /// The class of a model by its id at the upstream.
     pub fn of(model: &str) -> ModelClass {
         let family = Self::FAMILIES.iter().position(|family| model.contains(family));
         let class = family.unwrap_or_else(|| {
-            let others = Self::COUNT - Self::FAMILIES.len();
+            let others = Self::COUNT - Self::FAMILIES.len() - 1;
             Self::FAMILIES.len() + (crc32fast::hash(model.as_bytes()) as usize) % others
         });
         ModelClass(class as u8)
@@ -66,7 +68,8 @@ impl ModelClass {
 
     /// As people call it.
     pub fn name(self) -> &'static str {
-        Self::FAMILIES.get(self.index()).copied().unwrap_or("other")
+        let other = if self == Self::COUNTING { "count_tokens" } else { "other" };
+        Self::FAMILIES.get(self.index()).copied().unwrap_or(other)
     }
 }
 

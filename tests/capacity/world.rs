@@ -10,7 +10,7 @@ use forebay::{
     config::{self, host::Machine},
     mock::{Engine, LimitSet, Options, Request, Script, Step},
     table::Table,
-    upstream::{Candidate, Choice, Demand, Health, Room, Sent, Told, Tried, View, choose},
+    upstream::{Candidate, Choice, Demand, Health, Room, Sent, Spent, Told, Tried, View, choose},
     wire::ResponseHead,
 };
 use std::{
@@ -284,6 +284,7 @@ impl World<'_> {
             conversation: None,
             fallback: true,
             bound: false,
+            counts_only: false,
             waited: Span::ZERO,
         };
         if exchange.tried.is_empty() {
@@ -389,7 +390,7 @@ impl World<'_> {
             429 => {
                 sent.refused(&told, now);
                 exchange.sent = None;
-                exchange.tried.note(&candidate, false);
+                exchange.tried.note(&candidate, Spent::Candidate);
             }
             status => panic!("status {status}"),
         }

@@ -233,3 +233,35 @@ fn a_stream_whose_end_alone_is_missing_is_completed_once() {
         assert!(!answer.text().contains("event: error"));
     });
 }
+
+#[test]
+fn an_error_as_a_success_is_known_in_however_small_pieces_it_comes() {
+    let drips: Script = |_, s| {
+        let body = r#"{"type":"error","error":{"type":"api_error","message":"no"}}"#;
+        let whole = answer("200 OK", "content-type: application/json\r\n", body);
+        s.set_nodelay(true).unwrap();
+        whole.as_bytes().iter().all(|byte| s.write_all(std::slice::from_ref(byte)).is_ok())
+    };
+    with(
+        drips,
+        |_, s| whole(s),
+        |forebay, _, _| {
+            let answer = forebay.ask(&post(BODY));
+            assert_eq!(answer.header("x-forebay-upstream"), Some("spare"), "{}", answer.text());
+        },
+    );
+}
+
+#[test]
+fn a_limit_on_questions_of_length_does_not_stop_messages() {
+    let script: Script = |got, s| match got.head.contains("count_tokens") {
+        true => error(s, "429 Too Many Requests", "retry-after: 30\r\n", "rate_limit_error"),
+        false => whole(s),
+    };
+    with(script, script, |forebay, _, _| {
+        let count = post(BODY).replacen("/v1/messages", "/v1/messages/count_tokens", 1);
+        assert_eq!(forebay.ask(&count).status(), 429);
+        let answer = forebay.ask(&post(BODY));
+        assert_eq!((answer.status(), answer.header("x-forebay-upstream")), (200, Some("main")), "{}", answer.text());
+    });
+}

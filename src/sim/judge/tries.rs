@@ -213,9 +213,7 @@ fn drained(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
 /// Where upstreams only ever refuse what is the request's own fault, nothing is held against them: the first tier is
 /// asked, and nobody else.
 fn calm(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
-    // A connection can be too slow for an upstream with a short patience of its own.
-    let is_slow = court.plan.manner.delay_ms_max > 0 && court.plan.sites.iter().any(|site| site.first_byte.is_some());
-    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW || is_slow {
+    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW {
         return;
     }
     let first = |due: &Expect| due.aims().iter().map(|aim| aim.tier).min();
@@ -297,8 +295,6 @@ fn was_out_of_reach(told: &telemetry::Attempt) -> bool {
 /// Where nothing works anywhere, that is not answered by a multiple of the load once it is known.
 fn outage(court: &mut Court<'_>) {
     let Some(known) = known_at(court) else { return };
-    // The budget is a share of all requests of late, those before the outage was known included.
-    let asked = court.records.values().filter(|record| record.tried[0].is_some()).count();
     let (mut requests, mut attempts) = (0_usize, 0_usize);
     for (visit, saw) in court.plan.visits.iter().zip(&court.seen.clients) {
         for ((asked, began), message) in visit.asks.iter().zip(&saw.began_at).zip(&saw.reader.messages) {
@@ -310,7 +306,7 @@ fn outage(court: &mut Court<'_>) {
             }
         }
     }
-    if attempts > requests + asked.div_ceil(5) + 3 {
+    if attempts > requests + requests.div_ceil(5) + 3 {
         court.breach(rule::OUTAGE, format!("{attempts} attempts for {requests} requests"));
     }
 }

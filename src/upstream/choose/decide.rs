@@ -147,13 +147,19 @@ pub(super) fn survey<'a>(
 ) -> impl Iterator<Item = Graded> + use<'a> {
     view.plan.numbered(view.table).flat_map(move |(target, at)| {
         let pool_len = view.table.upstream(target.upstream).map_or(0, Upstream::pool_len);
-        let class = ModelClass::of(view.table.id_there(&view.plan, target, view.model));
+        let class = match view.counts_only {
+            true => ModelClass::COUNTING,
+            false => ModelClass::of(view.table.id_there(&view.plan, target, view.model)),
+        };
         let misfit = view.demand.misfit(&view.can(target), ground.reach);
         (0..pool_len).filter_map(move |place| {
             let credential = view.table.credential_slot(target.upstream, place)?;
             let warm = ground.warm.filter(|warm| warm.credential == credential);
             let cached = warm.map_or(0, |warm| worth::cached(view, &warm) * CACHED_PERCENT / 100);
-            let need = Need { input: view.demand.input.saturating_sub(cached), output: view.demand.output_max };
+            let need = match view.counts_only {
+                true => Need::default(),
+                false => Need { input: view.demand.input.saturating_sub(cached), output: view.demand.output_max },
+            };
             let upstream = target.upstream;
             let warm = warm.is_some();
             let candidate = Candidate { target: at, upstream, place, credential, class, need, warm, suspect: false };

@@ -17,7 +17,7 @@ use crate::{
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 const NOW: Mono = Mono(1_000_000_000_000);
-const UNTRIED: Tried = Tried { asked: [None; TRIES_MAX], failed: [None; TRIES_MAX] };
+const UNTRIED: Tried = Tried { asked: [None; TRIES_MAX] };
 
 fn secs(seconds: u64) -> Mono {
     NOW.after(Span::from_secs(seconds))
@@ -106,6 +106,7 @@ impl World {
             conversation: conversation.map(Conversation),
             fallback: true,
             bound: false,
+            counts_only: false,
             waited: Span::ZERO,
         }
     }
@@ -178,7 +179,7 @@ fn tiers_go_in_order_and_each_candidate_once() {
     let mut order = Vec::new();
     while let Choice::Ask(candidate) = choose(&view, &tried, NOW, 0) {
         order.push(candidate.upstream.0);
-        tried.note(&candidate, false);
+        tried.note(&candidate, Spent::Candidate);
     }
     assert_eq!(order, [1, 0, 2]);
     assert_eq!(choose(&view, &tried, NOW, 0), Choice::Nobody { room_at: None }, "three are enough");
@@ -190,10 +191,10 @@ fn a_whole_upstreams_failure_leaves_out_its_other_credentials() {
     let view = world.view(Some(1));
     let first = ask(&view, NOW);
     let mut tried = Tried::default();
-    tried.note(&first, true);
+    tried.note(&first, Spent::Upstream);
     assert_eq!(asked(choose(&view, &tried, NOW, 0)).upstream, UpstreamSlot(1));
     let mut tried = Tried::default();
-    tried.note(&first, false);
+    tried.note(&first, Spent::Candidate);
     let second = asked(choose(&view, &tried, NOW, 0));
     assert_eq!(second.upstream, UpstreamSlot(0));
     assert_ne!(second.credential, first.credential);
@@ -206,7 +207,7 @@ fn another_model_with_the_same_credential_is_another_candidate() {
     let view = world.view(Some(1));
     let opus = ask(&view, NOW);
     let mut tried = Tried::default();
-    tried.note(&opus, false);
+    tried.note(&opus, Spent::Candidate);
     world.fill(0, secs(30));
     let next = asked(choose(&view, &tried, NOW, 0));
     assert_eq!((next.target, next.credential, next.class.name()), (1, opus.credential, "sonnet"));
@@ -369,7 +370,7 @@ fn when_nobody_holds_it_the_first_choice_says_so_itself() {
     let first = ask(&view, NOW);
     assert_eq!(first.upstream, UpstreamSlot(0));
     let mut tried = Tried::default();
-    tried.note(&first, false);
+    tried.note(&first, Spent::Candidate);
     assert_eq!(choose(&view, &tried, NOW, 0), Choice::Nobody { room_at: None });
 }
 

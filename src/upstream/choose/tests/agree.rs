@@ -102,7 +102,7 @@ proptest! {
             prop_assert!(!closed.contains(&candidate.upstream.0), "outside the caller's upstreams");
             prop_assert!(!tried.has(&candidate));
             prop_assert!(world.credential(candidate.credential.0).drained.until(secs(1)).is_none());
-            tried.note(&candidate, false);
+            tried.note(&candidate, Spent::Candidate);
         }
         prop_assert!(fallback || tried.len() <= 1, "one attempt");
     }
@@ -121,7 +121,10 @@ fn states_are_told_in_words() {
     world.credential(2).refused.set(secs(60));
     world.health.upstream(UpstreamSlot(3)).unwrap().drained.set(secs(7_200));
     let mut tried = Tried::default();
-    tried.note(&Candidate { target: 4, upstream: UpstreamSlot(4), credential: CredentialSlot(4), ..first }, false);
+    tried.note(
+        &Candidate { target: 4, upstream: UpstreamSlot(4), credential: CredentialSlot(4), ..first },
+        Spent::Candidate,
+    );
     let weighed = weigh(&view, &tried, NOW);
     let words: Vec<&str> = weighed.iter().map(|row| row.state.as_str()).collect();
     let failing = words[1];

@@ -24,10 +24,10 @@ fn the_last_ones_standing_are_asked_once_and_then_by_the_budget() {
     let first = ask(&view, secs(3));
     assert_eq!((first.upstream, first.suspect), (UpstreamSlot(1), true), "soonest back, open before refused");
     let mut tried = Tried::default();
-    tried.note(&first, true);
+    tried.note(&first, Spent::Upstream);
     let next = asked(choose(&view, &tried, secs(3), 0));
     assert_eq!((next.upstream, next.suspect), (UpstreamSlot(0), true));
-    tried.note(&next, true);
+    tried.note(&next, Spent::Upstream);
     assert_eq!(asked(choose(&view, &tried, secs(3), 0)).upstream, UpstreamSlot(2), "refused, but the budget allows it");
 }
 
@@ -39,7 +39,7 @@ fn a_budget_that_is_spent_ends_further_attempts_at_doubtful_ones() {
     let mut second = 0;
     for _ in 0..100 {
         let mut tried = Tried::default();
-        tried.note(&ask(&view, NOW), true);
+        tried.note(&ask(&view, NOW), Spent::Upstream);
         second += u32::from(choose(&view, &tried, NOW, 0) != Choice::Nobody { room_at: None });
     }
     assert_eq!(second, 3, "what the budget has in store, and each first attempt");
@@ -138,7 +138,7 @@ fn whether_somebody_is_left_is_told_and_nothing_taken() {
     let world = World::new(&[1, 1], vec![to(0, 1), to(1, 2)]);
     let view = world.view(Some(1));
     let mut tried = Tried::default();
-    tried.note(&ask(&view, NOW), false);
+    tried.note(&ask(&view, NOW), Spent::Candidate);
     assert!(super::super::left(&view, &tried, NOW));
     world.fail(1, NOW);
     assert!(!super::super::left(&view, &tried, NOW), "a doubtful one is no prospect");
@@ -172,7 +172,7 @@ fn without_fallback_the_first_choice_is_asked_once_whatever_its_state() {
     let first = ask(&view, NOW);
     assert_eq!(first.upstream, UpstreamSlot(0));
     let mut tried = Tried::default();
-    tried.note(&first, false);
+    tried.note(&first, Spent::Candidate);
     assert_eq!(choose(&view, &tried, NOW, 0), Choice::Nobody { room_at: None });
 }
 
@@ -186,7 +186,53 @@ fn a_bound_conversation_goes_where_it_was_however_long_ago() {
     let again = ask(&view, secs(80_001));
     assert_eq!((again.credential, again.suspect), (CredentialSlot(2), true));
     let mut tried = Tried::default();
-    tried.note(&again, false);
+    tried.note(&again, Spent::Candidate);
     assert_eq!(choose(&view, &tried, secs(80_001), 0), Choice::Nobody { room_at: None });
     assert_eq!(slot(&View { bound: true, ..world.view(Some(2)) }, NOW), 0, "nobody knows: the first choice says so");
+}
+
+#[test]
+fn a_probe_that_follows_a_failure_comes_out_of_the_budget() {
+    let (mut second, mut first) = (0, 0);
+    let world = World::new(&[1, 1], vec![to(0, 1), to(1, 2)]);
+    let view = world.view(Some(1));
+    // So long after it failed, the second one has a probe to give.
+    let later = secs(3_600);
+    for _ in 0..100 {
+        world.fail(1, NOW);
+        assert_eq!(world.standing(1, later), Standing::Probe);
+        let mut tried = Tried::default();
+        tried.note(&ask(&view, later), Spent::Upstream);
+        first += 1;
+        assert_eq!(left(&view, &tried, later), second < 3, "what is foretold is what comes");
+        second += u32::from(matches!(choose(&view, &tried, later, 0), Choice::Ask(_)));
+        world.health.upstream(UpstreamSlot(1)).unwrap().breaker.abandoned(later);
+    }
+    assert_eq!((first, second), (100, 3), "no request was noted, so there is only what is in store");
+}
+
+#[test]
+fn a_refused_credential_is_not_asked_again_under_another_model() {
+    let sonnet = Target { model: Some("claude-sonnet-5".into()), ..to(0, 2) };
+    let world = World::new(&[1], vec![to(0, 1), sonnet]);
+    let view = world.view(Some(1));
+    let opus = ask(&view, NOW);
+    let mut tried = Tried::default();
+    tried.note(&opus, Spent::Credential);
+    world.credential(0).refused.set(secs(300));
+    assert_eq!(choose(&view, &tried, NOW, 0), Choice::Nobody { room_at: None });
+    let mut tried = Tried::default();
+    tried.note(&opus, Spent::Candidate);
+    assert_eq!(asked(choose(&view, &tried, NOW, 0)).target, 1, "what was not refused may be");
+}
+
+#[test]
+fn a_question_of_length_has_limits_of_its_own() {
+    let world = World::pool(1);
+    let view = world.view(Some(1));
+    world.fill(0, secs(30));
+    assert_eq!(choose(&view, &UNTRIED, NOW, 0), Choice::Nobody { room_at: Some(secs(30)) });
+    let counting = View { counts_only: true, ..world.view(Some(1)) };
+    let candidate = asked(choose(&counting, &UNTRIED, NOW, 0));
+    assert_eq!((candidate.class, candidate.need), (ModelClass::COUNTING, Need::default()));
 }
