@@ -7,6 +7,7 @@ use crate::{
     sim::{
         client::Saw,
         message::Message,
+        pipe::Cut,
         plan::{Illness, Times, Visit},
         provider::Attempt,
         request::{Asked, Expect},
@@ -213,7 +214,11 @@ fn drained(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
 /// Where upstreams only ever refuse what is the request's own fault, nothing is held against them: the first tier is
 /// asked, and nobody else.
 fn calm(court: &mut Court<'_>, case: &Case<'_>, tries: &[Try<'_>]) {
-    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW {
+    // A link of some hundred bytes a second is slower than an upstream's short patience of its own.
+    let manner = court.plan.manner;
+    let crawls = manner.delay_ms_max > 0 && manner.cut == Cut::Bytes;
+    let is_slow = crawls && court.plan.sites.iter().any(|site| site.first_byte.is_some());
+    if court.plan.times != Times::Calm || court.plan.visits.len() > FEW || is_slow {
         return;
     }
     let first = |due: &Expect| due.aims().iter().map(|aim| aim.tier).min();
