@@ -55,6 +55,19 @@ class Reset(Fault):
         raise Closed("upstream", True)
 
 
+class Hang(Fault):
+    """Takes the request and says nothing, until whoever asked has left."""
+    name = "hang"
+
+    def before(self, tap, exchange, client):
+        client.sock.settimeout(60)
+        try:
+            client.sock.recv(1)
+        except OSError:
+            pass
+        raise Closed("client", False)
+
+
 class Cut(Fault):
     """RST right after the event that holds the `nth` occurrence of `mark` in the answer's body. The provider must answer chunked."""
     name = "cut"

@@ -32,6 +32,7 @@ class World:
         self.stack, self.clients, self.directory = stack, clients, directory
         self.front, self.back = stack.front, stack.back
         self.machines = 0
+        self.note = ""                      # a figure that the scenario measured, for its line
         os.makedirs(directory)
 
     def machine(self, credentials=None):

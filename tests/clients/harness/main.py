@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 sys.dont_write_bytecode = True
 
-import answers, failures, laptops, sdks, audit  # noqa: E401,F401 - importing registers the scenarios, in this order
+import answers, failures, failover, laptops, sdks, audit  # noqa: E401,F401 - importing registers the scenarios, in this order
 from judge import SCENARIOS, World, Wrong
 from stack import Stack, StackError
 
@@ -64,8 +64,9 @@ def run_driver(driver, chosen, directory, found):
                 continue
             stack.clear()
             began = time.monotonic()
-            wrong = run_one(World(stack, found, os.path.join(directory, "%s-%02d" % (driver, number))), function)
-            print("%s  %-5s  %s  (%.1f s)" % ("FAIL" if wrong else "ok  ", driver, name, time.monotonic() - began), flush=True)
+            world = World(stack, found, os.path.join(directory, "%s-%02d" % (driver, number)))
+            wrong = run_one(world, function)
+            print("%s  %-5s  %s  (%.1f s)%s" % ("FAIL" if wrong else "ok  ", driver, name, time.monotonic() - began, world.note), flush=True)
             if wrong:
                 print("      " + wrong[:WRONG_CHARS_MAX].replace("\n", "\n      "), flush=True)
             passed, failed = passed + (not wrong), failed + bool(wrong)

@@ -42,6 +42,11 @@ if (PART === 'work') {
 } else if (PART === 'refusal') {
   const wrong = new Anthropic({ baseURL, apiKey: 'nobody-knows-this', timeout: 30000 });
   await assert.rejects(wrong.messages.create({ ...common, messages: hi }), (error) => error.status === 401 && /forebay/.test(error.message));
+} else if (PART === 'failover') {
+  // No retry of its own: what it sees is what the router gives.
+  const client = new Anthropic({ baseURL, apiKey: KEY, maxRetries: 0, timeout: 30000 });
+  assert.match(await client.messages.stream({ ...common, messages: hi }).finalText(), /^SIM-OK/);
+  assert.match((await client.messages.create({ ...common, messages: hi })).content[0].text, /^SIM-OK/);
 } else if (PART === 'retry') {
   const client = new Anthropic({ baseURL, apiKey: KEY, timeout: 30000 });
   assert.match((await client.messages.create({ ...common, messages: hi })).content[0].text, /^SIM-OK/);

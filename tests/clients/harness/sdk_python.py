@@ -61,6 +61,13 @@ elif PART == "refusal":
         assert "forebay" in str(error), error
     else:
         raise AssertionError("a wrong key was let in")
+elif PART == "failover":
+    # No retry of its own: what it sees is what the router gives.
+    client = anthropic.Anthropic(base_url=BASE, api_key=KEY, max_retries=0, timeout=30)
+    message, _ = turn(client, HI)
+    assert message.content[0].text.startswith("SIM-OK") and message.stop_reason == "end_turn", message
+    whole = client.messages.create(model=MODEL, max_tokens=200, messages=HI)
+    assert whole.content[0].text.startswith("SIM-OK"), whole
 elif PART == "retry":
     text = turn(anthropic.Anthropic(base_url=BASE, api_key=KEY, timeout=30), HI)[0].content[0].text
     assert text.startswith("SIM-OK"), text

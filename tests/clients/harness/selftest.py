@@ -39,16 +39,23 @@ WEIGHTS = (
 )
 
 
+# Behind a router that never asks a second target these must fail; the cheap half of them is enough.
+WITHOUT_FALLBACK = [s[0] for s in SCENARIOS if s[0].startswith("failover, claude")] + ["failover: both targets throttle, then recover"]
+
+
 def trial(fault, names, directory, found):
     """{scenario name: what was wrong, or None} behind a router with this fault."""
-    router = [sys.executable, os.path.join(HERE, "crooked.py"), "{port}", "{upstream}", "{key}", fault]
+    weight = "none" if fault == "no-fallback" else fault    # forebay itself, told not to
+    router = [sys.executable, os.path.join(HERE, "crooked.py"), "{port}", "{upstream}", "{key}", weight]
     provider = os.environ.get("FOREBAY_CLIENTS_PROVIDER", "").split()
     stack = Stack("crooked", os.environ.get("FOREBAY_BIN"), os.path.join(directory, "stack"), provider, router)
     out = {}
     try:
         for number, (name, function, _) in enumerate(s for s in SCENARIOS if s[0] in names):
             stack.clear()
-            out[name] = run_one(World(stack, found, os.path.join(directory, "%02d" % number)), function)
+            world = World(stack, found, os.path.join(directory, "%02d" % number))
+            world.without_fallback = fault == "no-fallback"
+            out[name] = run_one(world, function)
     finally:
         stack.close()
     return out
@@ -57,7 +64,7 @@ def trial(fault, names, directory, found):
 def main():
     """An argument picks one fault."""
     found, bad = clients(), 0
-    weights = [w for w in WEIGHTS if w[0] in sys.argv[1:2] or not sys.argv[1:]]
+    weights = [w for w in (*WEIGHTS, *(("no-fallback", name, "") for name in WITHOUT_FALLBACK)) if w[0] in sys.argv[1:2] or not sys.argv[1:]]
     trials = [("none", [s[0] for s in SCENARIOS])] * (not sys.argv[1:]) + [(fault, [name]) for fault, name, _ in weights]
     wanted = [None] * (not sys.argv[1:]) + [word for _, _, word in weights]
     for (fault, names), word in zip(trials, wanted):

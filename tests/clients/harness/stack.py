@@ -1,6 +1,7 @@
 """What a run stands on: provider, router, and a tap on each side of the router. All on loopback, all ended by `Stack.close`.
 
     client -> front tap -> forebay -> back tap -> provider
+                               \---> spare tap ----/        (only with `Spare`: the target for when the first one fails)
 
 With the driver "none" there is no router: the front tap talks to the back tap, and refuses unknown keys itself in the way a router
 must. That mode shows what the clients do by themselves, and that a scenario's failure is the router's.
@@ -72,8 +73,16 @@ def sent_keys(exchange):
     return [v for v in out if v]
 
 
+class Spare:
+    """A second target. `absent`: nobody listens where the first one should be. `fallback` off: the second one is never asked."""
+
+    def __init__(self, absent=False, fallback=True):
+        self.absent, self.fallback = absent, fallback
+
+
 class Stack:
-    def __init__(self, driver, forebay, directory, provider_command=None, router_command=None):
+    def __init__(self, driver, forebay, directory, provider_command=None, router_command=None, spare=None):
+        self.with_spare = spare
         self.driver, self.forebay, self.directory = driver, forebay, directory
         self.router_command = router_command    # instead of forebay, for selftest.py; may hold {port} {upstream} {key}
         self.processes, self.files = [], []
@@ -102,6 +111,7 @@ class Stack:
         command = provider_command or [self.forebay, "sim", "--listen", "127.0.0.1:{port}"]
         self._spawn("provider", [part.replace("{port}", str(port)) for part in command], port, {})
         self.back = Tap(("127.0.0.1", port))
+        self.spare = Tap(("127.0.0.1", port)) if self.with_spare else None
         target = ("127.0.0.1", self.back.port)
         if self.routed:
             target = ("127.0.0.1", self._router())
@@ -118,8 +128,12 @@ class Stack:
         with open(self.path("forebay.toml"), "w") as file:
             file.write('[listen]\naddress = "127.0.0.1:%d"\n\n[admin]\naddress = "127.0.0.1:%d"\n\n' % (port, self.admin_port))
             file.write('[org]\ncontact = "%s"\n\n' % CONTACT)
-            file.write('[[upstream]]\nname = "anthropic"\nprovider = "anthropic"\nbase_url = "http://127.0.0.1:%d"\n' % self.back.port)
-            file.write('credentials = [{ name = "org", env = "FOREBAY_CLIENTS_CREDENTIAL" }]\n\n%s\n' % key_block)
+            file.write(self._upstream("anthropic", self._nobodys_port() if self.with_spare and self.with_spare.absent else self.back.port))
+            if self.spare:
+                file.write('first_byte = "2s"\n' + self._upstream("spare", self.spare.port))
+                file.write('[[model]]\nname = "*"\nfallback = %s\n' % str(self.with_spare.fallback).lower())
+                file.write('targets = [{ upstream = "anthropic" }, { upstream = "spare", tier = 2 }]\n')
+            file.write('\n%s\n' % key_block)
         environment = {"FOREBAY_CLIENTS_CREDENTIAL": self.credential}
         if self.driver == "epoll":
             environment["MONOIO_FORCE_LEGACY_DRIVER"] = "1"
@@ -130,6 +144,17 @@ class Stack:
         if not kinds or not all(wanted in kind for kind in kinds):
             raise StackError("asked for %s, the router runs on %s:\n%s" % (wanted, kinds, tail(self.path("router.log"))))
         return port
+
+    def _nobodys_port(self):
+        """A port that refuses connections: taken, so that nothing else gets it, and not listened on."""
+        self.nobody = socket.socket()
+        self.nobody.bind(("127.0.0.1", 0))
+        return self.nobody.getsockname()[1]
+
+    @staticmethod
+    def _upstream(name, port):
+        credentials = '[{ name = "org", env = "FOREBAY_CLIENTS_CREDENTIAL" }]'
+        return '[[upstream]]\nname = "%s"\nprovider = "anthropic"\nbase_url = "http://127.0.0.1:%d"\ncredentials = %s\n' % (name, port, credentials)
 
     def _wait_until_ready(self):
         """A bound socket is not yet a worker that serves: on a busy machine there is time between the two."""
@@ -166,6 +191,8 @@ class Stack:
         """A clean page for the next scenario: no records, no faults."""
         self.front.clear()
         self.back.clear()
+        if self.spare:
+            self.spare.clear()
         if not self.routed:
             self.front.faults.append(UnknownKey(self.key))
 
@@ -196,8 +223,8 @@ class Stack:
         return [name for name, process in self.processes if process.poll() is not None]
 
     def close(self):
-        for tap in ("front", "back"):
-            if hasattr(self, tap):
+        for tap in ("front", "back", "spare", "nobody"):
+            if getattr(self, tap, None):
                 getattr(self, tap).close()
         for _, process in reversed(self.processes):
             if process.poll() is None:
