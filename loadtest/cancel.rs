@@ -4,6 +4,12 @@
 //! Many exchanges run at once, each on connections of its own, and leave at moments of their own; those that leave must
 //! not disturb those that stay.
 
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use state::State;
+
 use super::{
     http::{AnswerReader, HeadReader, field, number},
     limits,
@@ -18,56 +24,6 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
-
-/// What an exchange is in the middle of when its client leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum State {
-    /// The request is at the provider, which has not answered.
-    FirstByte,
-    /// Events come every few milliseconds.
-    MidStream,
-    /// The answer has begun, and nothing more comes.
-    Silent,
-    /// The client has stopped to read, and every buffer on the way is full.
-    Stalled,
-    /// The proxy is sending the request, and the provider takes it slowly.
-    Uploading,
-    /// The client has sent half of its request; there is no provider yet, so what counts is its own connection.
-    HalfSent,
-}
-
-impl State {
-    /// For people.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::FirstByte => "before the first byte",
-            State::MidStream => "in the middle of a stream",
-            State::Silent => "silent provider",
-            State::Stalled => "stalled reader",
-            State::Uploading => "while the request goes up",
-            State::HalfSent => "half a request sent",
-        }
-    }
-
-    fn body_bytes(self) -> usize {
-        match self {
-            // More than the kernel takes off the proxy's hands.
-            State::Uploading => 8_000_000,
-            State::HalfSent => 100_000,
-            _ => 4_000,
-        }
-    }
-
-    /// How long the state must have lasted before the client leaves.
-    fn rest(self) -> Duration {
-        Duration::from_millis(if matches!(self, State::Stalled | State::Uploading) { 150 } else { 20 })
-    }
-
-    /// Exchanges at once.
-    fn crowd(self) -> usize {
-        if matches!(self, State::Stalled | State::Uploading) { 4 } else { 64 }
-    }
-}
 
 /// What to do.
 pub struct Plan {
@@ -501,55 +457,4 @@ impl Peer {
 
 fn order(head: &[u8]) -> Option<usize> {
     field(head, ORDER_FIELD)?.strip_prefix("exchange=")?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::thread;
-
-    fn target(to: SocketAddr) -> Target {
-        Target {
-            to,
-            key: "k".into(),
-            pids: vec![],
-            provider: None,
-            provider_pid: None,
-            warm_up: Duration::ZERO,
-            window: Duration::ZERO,
-        }
-    }
-
-    fn free() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-    }
-
-    #[test]
-    fn without_a_proxy_every_leaving_is_seen_at_once() {
-        for state in [State::FirstByte, State::MidStream, State::Silent, State::Stalled, State::Uploading] {
-            let provider = free();
-            let left = run(&target(provider), &Plan { state, count: 12, provider }).unwrap();
-            assert_eq!((left.delay.len(), left.open), (12, 0), "{state:?}: {:?}", left.faults);
-            assert!(left.faults.is_empty(), "{state:?}: {:?}", left.faults);
-            assert!(left.delay.max() < 1_000_000_000, "{state:?}: {}", left.delay.max());
-        }
-    }
-
-    #[test]
-    fn a_proxy_that_does_not_notice_is_found_out() {
-        let (provider, front) = (free(), TcpListener::bind("127.0.0.1:0").unwrap());
-        let to = front.local_addr().unwrap();
-        thread::spawn(move || {
-            // Takes the request on, and then looks at its client no more.
-            let (client, _) = front.accept().unwrap();
-            let upstream = TcpStream::connect(provider).unwrap();
-            let (mut from, mut to) = (client, upstream.try_clone().unwrap());
-            let _ = io::copy(&mut from, &mut to);
-            thread::park_timeout(Duration::from_secs(20));
-            drop(upstream);
-        });
-        let left = run(&target(to), &Plan { state: State::FirstByte, count: 1, provider }).unwrap();
-        assert_eq!((left.delay.len(), left.open), (0, 1));
-        assert!(left.faults[0].contains("still open"), "{:?}", left.faults);
-    }
 }

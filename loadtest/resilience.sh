@@ -14,6 +14,7 @@
 # this script raise the soft one themselves). Only loopback is used; everything started here is stopped here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source loadtest/stage.sh
 
 rounds=3 seconds=5 out="" build=1 only="" nice=0
 while (($#)); do
@@ -28,12 +29,7 @@ while (($#)); do
         *) echo "unknown argument: $1" >&2; exit 2 ;;
     esac
 done
-nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || { echo "nginx is not installed (apt-get install nginx-light)" >&2; exit 1; }
-for tool in taskset openssl; do
-    command -v $tool >/dev/null || { echo "$tool is not installed" >&2; exit 1; }
-done
-(($(nproc) >= 2)) || { echo "two CPUs are needed: one for the proxy, one for the load" >&2; exit 1; }
-ulimit -n "$(ulimit -Hn)"
+need taskset openssl
 [[ $(ulimit -n) == unlimited ]] || (($(ulimit -n) >= 16000)) || { echo "raise the hard limit of open files to 16000" >&2; exit 1; }
 
 target=${CARGO_TARGET_DIR:-target}/release
@@ -43,32 +39,9 @@ forebay=$target/forebay load=$target/forebay-load
 # What is started below inherits it.
 ((nice == 0)) || renice -n "$nice" -p $$ >/dev/null || { echo "--nice $nice is not allowed here" >&2; exit 1; }
 
-dir=$(mktemp -d)
 provider_pid="" proxy_pid="" run=""
-cleanup() {
-    trap - EXIT INT TERM
-    for pid in $run $proxy_pid $provider_pid; do kill "$pid" 2>/dev/null || true; done
-    for pid in $proxy_pid $provider_pid; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# Waits until FILE has a line with MARK, and prints what follows it.
-await() {
-    local file=$1 mark=$2 line
-    for _ in $(seq 100); do
-        if line=$(grep -m1 -o "$mark.*" "$file" 2>/dev/null); then
-            line=${line#"$mark"}
-            echo "${line%% *}"
-            return
-        fi
-        sleep 0.1
-    done
-    echo "did not start: $(cat "$file")" >&2
-    return 1
-}
+started() { echo "$run" "$proxy_pid" "$provider_pid"; }
+open_stage
 
 taskset -c 1 "$load" provider >"$dir/provider.out" & provider_pid=$!
 provider=$(await "$dir/provider.out" "listening on ")

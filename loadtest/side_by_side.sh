@@ -10,6 +10,7 @@
 # Needs: nginx (Debian: nginx-light), taskset, two CPUs. Only loopback is used; everything started here is stopped here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source loadtest/stage.sh
 
 rounds=5 seconds=3 out="" build=1 only="" quiet=""
 while (($#)); do
@@ -24,43 +25,15 @@ while (($#)); do
         *) echo "unknown argument: $1" >&2; exit 2 ;;
     esac
 done
-nginx=$(PATH=$PATH:/usr/sbin command -v nginx) || { echo "nginx is not installed (apt-get install nginx-light)" >&2; exit 1; }
-command -v taskset >/dev/null || { echo "taskset is not installed" >&2; exit 1; }
-(($(nproc) >= 2)) || { echo "two CPUs are needed: one for the proxy, one for the load" >&2; exit 1; }
+need taskset
 
 target=${CARGO_TARGET_DIR:-target}/release
 ((build)) && cargo build --release --bins
 forebay=$target/forebay load=$target/forebay-load
 
-# For all that is started below: two descriptors a stream and proxy.
-ulimit -n "$(ulimit -Hn)"
-
-dir=$(mktemp -d)
 pids=() run=""
-cleanup() {
-    trap - EXIT INT TERM
-    for pid in $run "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# Waits until FILE has a line with MARK, and prints what follows it.
-await() {
-    local file=$1 mark=$2 line
-    for _ in $(seq 100); do
-        if line=$(grep -m1 -o "$mark.*" "$file" 2>/dev/null); then
-            line=${line#"$mark"}
-            echo "${line%% *}"
-            return
-        fi
-        sleep 0.1
-    done
-    echo "did not start: $(cat "$file")" >&2
-    return 1
-}
+started() { echo "$run" "${pids[@]}"; }
+open_stage
 
 # --- the provider
 taskset -c 1 "$load" provider >"$dir/provider.out" & provider_pid=$!
@@ -225,6 +198,8 @@ for round in $(seq "$rounds"); do
     case_of "$round" b700 "$all" passthrough --body 700000 --connections 4
     case_of "$round" streams "$all" streams --streams 200 --every 20
 done
+
+[[ -s $rows ]] || { echo "--only names none of: one small open b20 b100 b700 streams" >&2; exit 2; }
 
 # --- what came out
 metric() { # NAME ADDRESS

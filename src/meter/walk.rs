@@ -5,7 +5,7 @@
 //! Not a JSON parser: whether what is skipped is valid is the client's to find out.
 
 use super::reading::Reading;
-use crate::wire::json::{string_end, unescaped};
+use crate::wire::json::{decimal, is_space, string_end, unescaped};
 
 /// A key or value of more bytes, as written, is none that is looked for: the longest key has 27, a model's name 64.
 const RAW_BYTES_MAX: usize = 192;
@@ -362,12 +362,5 @@ fn whole(raw: &[u8]) -> Option<u64> {
     if digits.is_empty() || fraction.len() == 1 || fraction.iter().skip(1).any(|byte| *byte != b'0') {
         return None;
     }
-    digits.iter().try_fold(0_u64, |sum, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        sum.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+    decimal(digits)
 }

@@ -478,13 +478,19 @@ fn whole_number(raw: &[u8]) -> Option<u64> {
     if raw.is_empty() || (raw.len() > 1 && raw.first() == Some(&b'0')) {
         return None;
     }
-    raw.iter().try_fold(0_u64, |sum, byte| {
+    decimal(raw)
+}
+
+/// The number that these digits are; `None` for anything else, and for one that is too large.
+pub fn decimal(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0_u64, |sum, byte| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
         sum.checked_mul(10)?.checked_add(digit)
     })
 }
 
-const fn is_space(byte: u8) -> bool {
+/// White space between the parts of a document (RFC 8259 section 2).
+pub const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 

@@ -130,33 +130,26 @@ pub(super) fn bounds(problems: &mut Problems, written: &file::Bounds) -> Bounds 
 
 /// A length of time that belongs to one thing; an ill-formed one is told.
 pub(super) fn span(problems: &mut Problems, key: &str, text: &At<String>, example: &str) -> Option<Span> {
-    match value::duration(&text.value, example) {
-        Ok(span) => Some(span),
-        Err(fault) => {
-            problems.add(
-                text.at,
-                format!("`{key}` is `{}`, which {}", text.value, fault.cause),
-                format!("write {}", quoted(&fault.instead)),
-                Remedy::replace(text.at, quoted(&fault.instead)),
-            );
-            None
-        }
-    }
+    told(problems, key, text, value::duration(&text.value, example))
 }
 
 fn size(problems: &mut Problems, key: &str, text: &At<String>, example: &str) -> Option<u64> {
-    match value::size(&text.value, example) {
-        Ok(bytes) => Some(bytes),
-        Err(fault) => {
-            problems.add(
-                text.at,
-                format!("`{key}` is `{}`, which {}", text.value, fault.cause),
-                format!("write {}", quoted(&fault.instead)),
-                Remedy::replace(text.at, quoted(&fault.instead)),
-            );
-            None
-        }
-    }
+    told(problems, key, text, value::size(&text.value, example))
+}
+
+/// What was read from a text; a fault is told.
+fn told<T>(problems: &mut Problems, key: &str, text: &At<String>, read: Result<T, value::Fault>) -> Option<T> {
+    let fault = match read {
+        Ok(value) => return Some(value),
+        Err(fault) => fault,
+    };
+    problems.add(
+        text.at,
+        format!("`{key}` is `{}`, which {}", text.value, fault.cause),
+        format!("write {}", quoted(&fault.instead)),
+        Remedy::replace(text.at, quoted(&fault.instead)),
+    );
+    None
 }
 
 pub(super) fn runtime(problems: &mut Problems, file: &File) -> RuntimeSettings {
